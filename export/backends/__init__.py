@@ -1,0 +1,79 @@
+"""Backends: each lowers the same int8 oracle to one phone runtime, with the same verb.
+
+    lower(oracle, lengths, folder) -> Artifact
+
+Takes the oracle (quantize.py), the lengths in tokens that the artifact must take, and the folder to write into.
+Gives what was written, for the manifest. A backend's module imports its framework, so it is imported only
+when its format is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch.fx import Node
+
+    from pocketbert.export.encoder import Encoder
+
+FORMATS = ("executorch", "tflite", "coreml")
+EXAMPLE_LENGTH = 2  # tokens; the exported graph holds for any length, whatever the example's
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a backend wrote, and what an app must know to run it (the manifest's fields of the same names)."""
+
+    path: str
+    entry: str
+    any_length: bool
+    activations: str
+    requires: Mapping[str, str]
+
+
+class Backend(Protocol):
+    """The one verb of a backend module."""
+
+    def lower(self, oracle: Encoder, lengths: Sequence[int], folder: Path) -> Artifact: ...
+
+
+def open_backend(format: str) -> Backend:
+    """Imports the backend of `format`. Raises KeyError for a format that there is none for."""
+    if format not in FORMATS:
+        raise KeyError(f"unknown format {format!r}: use {', '.join(FORMATS)}")
+    return cast(Backend, importlib.import_module(f"pocketbert.export.backends.{format}"))
+
+
+class Graph:
+    """The oracle as a graph of ATen ops over a symbolic length, with its constants as numpy arrays."""
+
+    def __init__(self, program: Any) -> None:
+        self.program = program  # torch.export.ExportedProgram
+        self.nodes: list[Node] = list(program.graph.nodes)
+        signature = program.graph_signature
+        stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        state = program.state_dict
+        self.constants: dict[Node, np.ndarray] = {
+            node: state[stored[node.name]].numpy() for node in self.nodes if node.name in stored
+        }
+
+    @classmethod
+    def export(cls, oracle: Encoder, max_length: int) -> Graph:
+        """Exports `oracle` for any length from 1 to `max_length` tokens."""
+        import torch
+
+        example = torch.zeros(1, EXAMPLE_LENGTH, dtype=torch.int32)
+        length = torch.export.Dim("length", min=1, max=max_length)
+        return cls(torch.export.export(oracle, (example,), dynamic_shapes=({1: length},), strict=False))
+
+    def shape(self, node: Node, length: int) -> tuple[int, ...]:
+        """The shape of a node's value at `length` tokens."""
+        return tuple(
+            size if isinstance(size, int) else int(size.node.expr.subs({s: length for s in size.node.expr.free_symbols}))
+            for size in node.meta["val"].shape
+        )

@@ -1,0 +1,129 @@
+"""The scheme, and the int8 oracle: the arithmetic that every artifact must reproduce, in torch.
+
+Takes the fp32 `Encoder`. Gives the same module with every linear and the word table in int8.
+Leaves out: calibration (activations are quantized as they come) and anything below 8 bits.
+
+The scheme's name is its specification, after ai-edge-quantizer: `dynamic_wi8_afp32` stores weights as
+symmetric int8, one scale per output channel (per row of the word table), and keeps fp32 between the
+linears, whose inputs are quantized on the fly, asymmetric int8 with one scale and zero point per token.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization.fx._decomposed import quantized_decomposed_lib  # noqa: F401  registers the ops
+from torch.nn import functional
+
+from pocketbert.export.encoder import Encoder
+
+INT8_MIN, INT8_MAX = -128, 127
+WEIGHT_MAX = 127  # symmetric: -128 stays unused, so that negating a weight cannot overflow
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How weights are stored; activations follow from it and from the backend."""
+
+    name: str
+    int8: bool
+
+
+SCHEMES = {
+    scheme.name: scheme
+    for scheme in (Scheme("dynamic_wi8_afp32", int8=True), Scheme("float_wf32_afp32", int8=False))
+}
+DEFAULT_SCHEME = "dynamic_wi8_afp32"
+
+ops = torch.ops.quantized_decomposed
+
+
+class DynamicLinear(nn.Module):
+    """A linear with int8 weights per output channel and dynamic int8 activations per token."""
+
+    weight: Tensor  # int8 (out, in)
+    scale: Tensor  # float32 (out,)
+    zero_point: Tensor  # int64 (out,), all 0
+    bias: Tensor  # float32 (out,)
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight, scale = quantize_rows(linear.weight)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero_point", torch.zeros(len(scale), dtype=torch.int64))
+        self.register_buffer("bias", linear.bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:  # (tokens, in) -> (tokens, out)
+        token = ops.choose_qparams_per_token_asymmetric(x, torch.int8)
+        quantized = ops.quantize_per_token(x, *token, INT8_MIN, INT8_MAX, torch.int8)
+        x = ops.dequantize_per_token(quantized, *token, INT8_MIN, INT8_MAX, torch.int8, torch.float32)
+        weight = ops.dequantize_per_channel(
+            self.weight, self.scale, self.zero_point, 0, -WEIGHT_MAX, WEIGHT_MAX, torch.int8
+        )
+        return functional.linear(x, weight, self.bias)
+
+    def dequantize(self) -> nn.Linear:
+        linear = nn.Linear(self.weight.shape[1], self.weight.shape[0], device="meta")
+        state = {"weight": self.weight * self.scale[:, None], "bias": self.bias}
+        linear.load_state_dict(state, assign=True)
+        return linear.requires_grad_(False)
+
+
+class Int8Embedding(nn.Module):
+    """A table with int8 rows and a scale for each."""
+
+    weight: Tensor  # int8 (rows, width)
+    scale: Tensor  # float32 (rows, 1)
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        weight, scale = quantize_rows(embedding.weight)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale[:, None])
+
+    def forward(self, ids: Tensor) -> Tensor:  # (seq,) -> (seq, width)
+        rows = functional.embedding(ids, self.weight)  # int8 (seq, width)
+        return rows.float() * functional.embedding(ids, self.scale)  # (seq, width) * (seq, 1)
+
+    def dequantize(self) -> nn.Embedding:
+        return nn.Embedding.from_pretrained(self.weight * self.scale)
+
+
+def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric int8 with a scale per row: float (rows, width) -> int8 (rows, width), float32 (rows,)."""
+    peak = weight.detach().abs().amax(dim=1)
+    scale = torch.where(peak > 0, peak / WEIGHT_MAX, 1.0)  # an empty row needs any scale but 0
+    return torch.round(weight.detach() / scale[:, None]).to(torch.int8), scale
+
+
+def quantize(encoder: Encoder, scheme: Scheme) -> Encoder:
+    """Gives a quantized copy of `encoder`, or `encoder` itself for a float scheme. ALBERT stays shared."""
+    if not scheme.int8:
+        return encoder
+    oracle = copy.deepcopy(encoder)
+    for parent in list(oracle.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Linear):
+                setattr(parent, name, DynamicLinear(child))
+            elif isinstance(child, nn.Embedding):
+                setattr(parent, name, Int8Embedding(child))
+    return oracle
+
+
+def dequantize(oracle: Encoder) -> Encoder:
+    """Gives a float copy of `oracle` whose weights lie on the int8 grid: int8 weights, exact activations."""
+    encoder = copy.deepcopy(oracle)
+    for parent in list(encoder.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, DynamicLinear | Int8Embedding):
+                setattr(parent, name, child.dequantize())
+    return encoder
+
+
+def is_quantized(encoder: Encoder) -> bool:
+    """Whether `encoder` holds int8 weights."""
+    return any(isinstance(module, DynamicLinear) for module in encoder.modules())
