@@ -113,8 +113,8 @@ class Encoder(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         ids = input_ids[0]  # (seq,)
-        mask = (ids == self.config.pad_id) * MASKED_SCORE  # (seq,), broadcast over heads and queries
-        x = self.embeddings(ids)
+        x = self.embeddings(ids)  # (seq, hidden)
+        mask = (ids == self.config.pad_id).to(x.dtype) * MASKED_SCORE  # (seq,), the same for all heads and queries
         for depth, stored in enumerate(self.config.schedule, 1):
             last = depth == len(self.config.schedule)
             x = self.layers[stored](x, mask, queries=self.reads if last else None)

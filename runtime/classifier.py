@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pocketbert.runtime import engines
+from pocketbert.runtime import engines, proof
 from pocketbert.runtime import manifest as bundle
 from pocketbert.runtime.errors import EngineError
 from pocketbert.runtime.tokenizer import Tokenizer
@@ -41,10 +41,13 @@ class Classifier:
         self.artifact = manifest.artifact(engine.name)
 
     @classmethod
-    def open(cls, folder: str | Path, engine: str | None = None, threads: int = DEFAULT_THREADS) -> Classifier:
+    def open(
+        cls, folder: str | Path, engine: str | None = None, threads: int = DEFAULT_THREADS, prove: bool = True
+    ) -> Classifier:
         """Opens the bundle in `folder`, with the best installed engine or the one named.
 
-        Raises BundleError for a damaged bundle, EngineError for an engine that is missing or wrong.
+        Files are compared with their hashes and, unless `prove` is False, an engine's first use with the golden
+        cases. Raises BundleError for a damaged bundle, EngineError for an engine that is missing or wrong.
         """
         folder = Path(folder)
         manifest = bundle.read(folder)
@@ -52,7 +55,10 @@ class Classifier:
         artifact = manifest.artifact(name.partition(":")[0])
         bundle.verify(folder, [manifest.tokenizer, *artifact.files])
         tokenizer = Tokenizer(folder / manifest.tokenizer.path, manifest.max_length)
-        return cls(manifest, tokenizer, engines.open_engine(name, folder, artifact, threads))
+        classifier = cls(manifest, tokenizer, engines.open_engine(name, folder, artifact, threads))
+        if prove:
+            proof.prove(classifier, folder)
+        return classifier
 
     def __call__(self, text: str) -> list[Prediction]:
         """The labels of one text, best first."""

@@ -6,7 +6,10 @@ Exit status: 0 done; 1 a gate was missed; 2 bad usage or bad input.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -22,9 +25,12 @@ if TYPE_CHECKING:
     from pocketbert.runtime.classifier import Prediction
     from pocketbert.runtime.manifest import Artifact, Manifest
 
+UsageError: Any = typer.BadParameter.__base__  # typer exports only the subclass
 COMMANDS = "pocketbert.commands"  # the entry point group through which other packages add commands
 BAD_INPUT = 2
 MB = 1_000_000
+PARTS = ("embeddings", "layers", "head", "graph")
+ARTIFACT_ROWS = ("needs", "entry", "lengths", "activations", "size", *PARTS)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -75,20 +81,28 @@ def inspect(bundle: Bundle, as_json: AsJson = False) -> None:
 
 def main() -> None:
     """Runs the command; a PocketbertError becomes one line and exit status 2."""
-    import click
-
+    atexit.register(_leave_quietly)
     _plug_in(entry_points(group=COMMANDS))
     try:
         sys.exit(app(standalone_mode=False))
-    except click.ClickException as problem:
-        _fail(problem.format_message())
+    except UsageError as problem:
+        message = problem.format_message()
+        _fail(f"{message} (see --help)") if message else sys.exit(BAD_INPUT)  # bare `pocketbert` has printed its help
     except PocketbertError as problem:
         _fail(str(problem))
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)  # 128 + SIGINT, what shells expect
     except BrokenPipeError:  # `| head` closed our stdout
-        sys.stderr.close()
         sys.exit(0)
+
+
+def _leave_quietly() -> None:
+    """Native libraries log their farewells to stderr after Python is gone; and a closed pipe must not complain."""
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        sys.stdout.flush()
+    sys.stderr.flush()
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stderr.fileno())
 
 
 def _plug_in(commands: Iterable[Any]) -> None:
@@ -132,16 +146,18 @@ def _print_manifest(folder: Path, manifest: Manifest) -> None:
     }
     for name, value in rows.items():
         console.print(f"[bold]{name:<8}[/] {value}", highlight=False)
-    table = Table("artifact", "needs", "lengths", "activations", title=f"{folder}: all hashes match")
-    for column in ("MB", "embeddings", "layers", "head", "graph"):
-        table.add_column(column, justify="right")
-    for artifact in manifest.artifacts:
-        table.add_row(*_artifact_row(artifact))
+    table = Table("", *(artifact.path for artifact in manifest.artifacts), title=f"{folder}: all hashes match")
+    for row in zip(ARTIFACT_ROWS, *(_artifact_column(artifact) for artifact in manifest.artifacts), strict=True):
+        table.add_row(*row)
     console.print(table)
 
 
-def _artifact_row(artifact: Artifact) -> list[str]:
-    needs = ", ".join(f"{runtime} {version}" for runtime, version in artifact.requires.items())
-    sizes = [f"{artifact.parts[part] / MB:.2f}" for part in ("embeddings", "layers", "head", "graph")]
-    lengths = "any" if artifact.any_length else "listed"
-    return [artifact.path, needs, lengths, artifact.activations, f"{artifact.bytes / MB:.2f}", *sizes]
+def _artifact_column(artifact: Artifact) -> list[str]:
+    needs = "\n".join(f"{runtime} {version}" for runtime, version in artifact.requires.items())
+    sizes = [_share(artifact.parts[part], artifact.bytes) for part in PARTS]
+    lengths = "any" if artifact.any_length else "those listed"
+    return [needs, artifact.entry, lengths, artifact.activations, f"{artifact.bytes / MB:.2f} MB", *sizes]
+
+
+def _share(part: int, total: int) -> str:
+    return f"{part / MB:6.2f} MB {part / total:6.1%}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import platform
 import sys
 import threading
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,13 +44,12 @@ def open(path: Path, artifact: Artifact, threads: int, implementation: str | Non
 
     `threads` is left to Core ML, and to the BLAS that numpy is built with (OMP_NUM_THREADS). Raises EngineError.
     """
-    best = "coreml" if _has_core_ml() else "mil"
-    engines = {"coreml": _CoreMLEngine, "mil": _EvaluatorEngine}
-    if (implementation or best) not in engines:
-        raise EngineError(f"coreml has no implementation {implementation!r}: use {', '.join(engines)}")
-    if implementation == "coreml" and best != "coreml":
+    chosen = implementation or ("coreml" if _has_core_ml() else "mil")
+    if chosen not in IMPLEMENTATIONS:
+        raise EngineError(f"coreml has no implementation {chosen!r}: use {', '.join(IMPLEMENTATIONS)}")
+    if chosen == "coreml" and not _has_core_ml():
         raise EngineError("Core ML needs macOS and coremltools: pip install coremltools, or use coreml:mil")
-    return engines[implementation or best](path)
+    return IMPLEMENTATIONS[chosen](path)
 
 
 def _has_core_ml() -> bool:
@@ -91,3 +91,6 @@ class _CoreMLEngine:
 
     def close(self) -> None:
         self._model = None
+
+
+IMPLEMENTATIONS: dict[str, Callable[[Path], Engine]] = {"coreml": _CoreMLEngine, "mil": _EvaluatorEngine}

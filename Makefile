@@ -1,0 +1,45 @@
+# Each target makes its own environment in .venv, from pyproject.toml, and needs nothing but Python 3.10 to 3.13.
+#   make demo    export the two embedded checkpoints to three formats and classify with each engine
+#   make test    style, types, every test
+#   make fast    the same without the tests marked slow
+
+# 3.11 first: of these versions it is the one that was tested most. PYTHON=... overrides the choice.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3.10 || command -v python3)
+BIN := .venv/bin
+TYPED := .venv/typed/pocketbert
+
+.PHONY: demo test fast check clean
+
+demo: .venv/export
+	$(BIN)/python -m pocketbert.export.demo
+
+test: check
+	$(BIN)/python -m pytest
+
+fast: check
+	$(BIN)/python -m pytest -m "not slow"
+
+check: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd $(dir $(TYPED)) && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p pocketbert.runtime -p pocketbert.export
+
+clean:
+	rm -rf .venv build *.egg-info demo-bundles
+
+.venv/export: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[export]'
+	touch $@
+
+.venv/dev: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	mkdir -p $(TYPED)
+	ln -sfn $(CURDIR)/export $(TYPED)/export
+	ln -sfn $(CURDIR)/runtime $(TYPED)/runtime
+	touch $@
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Install Python 3.10 to 3.13 first." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' \
+	  || { echo "$(PYTHON) is not Python 3.10 to 3.13: make PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv .venv

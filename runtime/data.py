@@ -1,0 +1,224 @@
+"""Labelled texts from a file: .tsv, .csv or .jsonl with the columns `text` and `label`.
+
+Takes a file and a bundle's labels. Gives a `Dataset`: texts, their labels as a table of booleans, the rule by which
+labels were matched, and every row that was left out, counted by reason.
+Leaves out: other column names and other encodings than UTF-8; both are refused by name.
+
+A .tsv has no quoting: a quote in it is a quote. A .csv is read strictly, as RFC 4180 has it. With several labels per
+text (a multi-label bundle), they are separated by `|`, and no label at all is an answer too.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from pocketbert.runtime.errors import PocketbertError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TEXT, LABEL = "text", "label"
+SEPARATOR = "|"
+LONGEST_FIELD = 2**31 - 1  # characters; csv stops at 131,072 by default, and its limit is a C long
+NAMED_LABELS = 5  # unknown labels that an error spells out
+SHOWN = 40  # characters of each: a column of texts taken for labels should not fill the screen
+# What the codec makes of a byte that is no UTF-8; escapes inside JSON are still ASCII when this is looked for.
+UNDECODED = range(0xDC80, 0xDD00)
+
+
+class DataError(PocketbertError):
+    """The data file cannot be read; the message names the file and what to change."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Texts and what they are."""
+
+    name: str  # the file's name
+    texts: Sequence[str]
+    labels: NDArray[np.bool_]  # (texts, labels): which labels hold
+    rule: str  # how the file's labels were matched with the bundle's
+    rows: int  # usable rows in the file; more than `texts` under a limit
+    skipped: Mapping[str, int]  # reason -> rows left out
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as the file has it, or the reason why it cannot be used."""
+
+    text: str = ""
+    label: str = ""
+    problem: str | None = None
+    lines: int = 1  # lines of the file that it takes
+
+
+def read(file: str | Path, labels: Sequence[str], multi_label: bool = False, limit: int | None = None) -> Dataset:
+    """Reads `file`, the first `limit` usable rows of it. Raises DataError."""
+    file = Path(file)
+    rows, skipped = _sort_out(file, multi_label)
+    if not rows:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+        raise DataError(f"no usable row in {file}" + (f": {reasons}" if reasons else ": it is empty"))
+    named = [_split(row.label, multi_label) for row in rows]
+    rule, index = _match(file, named, labels)
+    table = np.zeros((len(rows), len(labels)), np.bool_)
+    for row, names in enumerate(named):
+        table[row, [index[name] for name in names]] = True
+    texts = [row.text for row in rows[:limit]]
+    return Dataset(file.name, texts, table[:limit], rule, len(rows), dict(skipped))
+
+
+def _sort_out(file: Path, multi_label: bool) -> tuple[list[Row], Counter[str]]:
+    """Usable rows, and a count of the others by reason."""
+    rows: list[Row] = []
+    skipped: Counter[str] = Counter()
+    for row in _rows(file):
+        problem = row.problem or ("without label" if not row.label and not multi_label else None)
+        if problem:
+            skipped[problem] += row.lines
+        else:
+            rows.append(row)
+    return rows, skipped
+
+
+def _rows(file: Path) -> Iterator[Row]:
+    reader = READERS.get(file.suffix.lower())
+    if reader is None:
+        raise DataError(f"{file} is not {', '.join(READERS)}: save it as one of them")
+    try:
+        with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as stream:
+            yield from reader(file, stream)
+    except OSError as problem:
+        raise DataError(f"cannot read {file}: {problem.strerror or problem}") from problem
+
+
+def _read_tsv(file: Path, stream: TextIO) -> Iterator[Row]:
+    lines = (line.rstrip("\r\n") for line in stream)
+    columns = _Columns(file, next(lines, "").split("\t"))
+    for line in lines:
+        yield columns.row(line.split("\t") if line else [])
+
+
+def _read_csv(file: Path, stream: TextIO) -> Iterator[Row]:
+    default = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        reader = csv.reader(stream, strict=True)
+        columns = _Columns(file, next(reader, []))
+        while True:
+            before = reader.line_num
+            try:
+                yield columns.row(next(reader))
+            except StopIteration:
+                return
+            except csv.Error as problem:
+                if "end of data" in str(problem):  # it swallowed every row up to the end
+                    raise DataError(f"{file}: the quote opened in line {before + 1} is never closed") from None
+                yield Row(problem="not CSV", lines=reader.line_num - before)
+    except csv.Error as problem:
+        raise DataError(f"cannot read the first line of {file}: {problem}") from problem
+    finally:
+        csv.field_size_limit(default)
+
+
+def _read_jsonl(file: Path, stream: TextIO) -> Iterator[Row]:
+    for line in stream:
+        if not line.strip():
+            yield Row(problem="blank")
+        elif _is_undecoded(line):
+            yield Row(problem="not UTF-8")
+        else:
+            yield _json_row(line)
+
+
+def _json_row(line: str) -> Row:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return Row(problem="not JSON")
+    if not isinstance(content, dict):
+        return Row(problem="not a JSON object")
+    text, label = content.get(TEXT), content.get(LABEL)
+    if not isinstance(text, str):
+        return Row(problem=f"without {TEXT}")
+    if not isinstance(label, str | int) or isinstance(label, bool):
+        return Row(problem=f"without {LABEL}")
+    return Row(text, str(label).strip())
+
+
+class _Columns:
+    """Where the header says that text and label are."""
+
+    def __init__(self, file: Path, header: Sequence[str]) -> None:
+        if any(map(_is_undecoded, header)):
+            raise DataError(f"{file} is not UTF-8: save it as UTF-8")
+        for name in (TEXT, LABEL):
+            if header.count(name) != 1:
+                found = f"has the columns {', '.join(header)}" if any(header) else "has no header"
+                raise DataError(f"{file} {found}: it needs one named {name}, once")
+        self.text, self.label, self.count = header.index(TEXT), header.index(LABEL), len(header)
+
+    def row(self, fields: Sequence[str]) -> Row:
+        if not fields:
+            return Row(problem="blank")
+        if len(fields) != self.count:
+            return Row(problem=f"with {len(fields)} instead of {self.count} columns")
+        if any(map(_is_undecoded, fields)):
+            return Row(problem="not UTF-8")
+        return Row(fields[self.text], fields[self.label].strip())
+
+
+def _is_undecoded(text: str) -> bool:
+    return not text.isascii() and any(ord(letter) in UNDECODED for letter in text)
+
+
+def _split(label: str, multi_label: bool) -> list[str]:
+    if not multi_label:
+        return [label]
+    return [name.strip() for name in label.split(SEPARATOR) if name.strip()]
+
+
+def _match(file: Path, named: Sequence[Sequence[str]], labels: Sequence[str]) -> tuple[str, Mapping[str, int]]:
+    """The first rule that knows every label, and the index that it gives each."""
+    found = Counter(name for names in named for name in names)
+    unknown: Sequence[str] = list(found)
+    for rule, place in RULES.items():
+        index = {name: place(name, labels) for name in found}
+        known = {name: position for name, position in index.items() if position is not None}
+        if len(known) == len(found):
+            return rule, known
+        unknown = min(unknown, [name for name in found if name not in known], key=len)
+    listed = ", ".join(f"{name[:SHOWN]!r} ({found[name]} rows)" for name in unknown[:NAMED_LABELS])
+    more = f" and {len(unknown) - NAMED_LABELS} more" if len(unknown) > NAMED_LABELS else ""
+    raise DataError(f"{file} has labels that the bundle lacks: {listed}{more}; it has {', '.join(labels)}")
+
+
+def _place_exactly(name: str, labels: Sequence[str]) -> int | None:
+    return labels.index(name) if name in labels else None
+
+
+def _place_by_case(name: str, labels: Sequence[str]) -> int | None:
+    same = [index for index, label in enumerate(labels) if label.casefold() == name.casefold()]
+    return same[0] if len(same) == 1 else None
+
+
+def _place_by_index(name: str, labels: Sequence[str]) -> int | None:
+    whole = name.isascii() and name.isdigit() and len(name) <= len(str(len(labels)))
+    return int(name) if whole and int(name) < len(labels) else None
+
+
+Rule = Callable[[str, Sequence[str]], "int | None"]
+RULES: dict[str, Rule] = {
+    "exact": _place_exactly,
+    "case-insensitive": _place_by_case,
+    "index": _place_by_index,
+}
+Reader = Callable[[Path, Any], Iterator[Row]]
+READERS: dict[str, Reader] = {".tsv": _read_tsv, ".csv": _read_csv, ".jsonl": _read_jsonl}

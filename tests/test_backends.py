@@ -1,0 +1,161 @@
+"""Each artifact answers like the int8 oracle, holds the oracle's weights bit for bit, and holds them once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pocketbert.export import checkpoint, encoder, quantize
+from pocketbert.export.backends import FORMATS, Graph, open_backend
+from pocketbert.export.quantize import DEFAULT_SCHEME, SCHEMES
+from pocketbert.runtime import Classifier, manifest
+
+# An int8 rounding that falls the other way moves these small random models by up to this many logits.
+LOWERED = 0.02
+ENGINES = ("executorch", "tflite")
+PADDING_DRIFT = 1e-5  # in probability: what the product promises
+
+
+@pytest.fixture(scope="module", params=["distilbert", "albert"])
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def oracle(family: str, checkpoints: dict[str, Path]) -> encoder.Encoder:
+    loaded = checkpoint.load(checkpoints[family])
+    return quantize.quantize(encoder.build(loaded.config, loaded.tensors), SCHEMES[DEFAULT_SCHEME])
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def classifier(request: pytest.FixtureRequest, family: str, bundles: dict[str, Path]) -> Classifier:
+    return Classifier.open(bundles[family], request.param, prove=False)
+
+
+def int8_weights(oracle: encoder.Encoder) -> list[np.ndarray]:
+    return [tensor.numpy() for tensor in oracle.state_dict().values() if tensor.dtype == torch.int8]
+
+
+def test_every_length_answers_like_the_oracle(classifier: Classifier, oracle: encoder.Encoder) -> None:
+    for length in range(1, classifier.manifest.max_length + 1):
+        ids = np.random.default_rng(length).integers(1, 30, length).astype(np.int32)
+        expected = oracle(torch.from_numpy(ids)[None])[0].numpy()
+        np.testing.assert_allclose(classifier.run(ids), expected, atol=LOWERED, rtol=0, err_msg=f"{length} tokens")
+
+
+def test_padding_to_any_length_moves_no_probability(classifier: Classifier) -> None:
+    ids = np.arange(1, 7, dtype=np.int32)
+    bare = classifier.probabilities(classifier.run(ids))
+    for length in classifier.manifest.lengths:
+        padded = classifier.engine.run(np.pad(ids, (0, length - len(ids)))[None]) if length >= len(ids) else None
+        if padded is not None:
+            assert np.abs(classifier.probabilities(padded[0]) - bare).max() <= PADDING_DRIFT
+
+
+def test_golden_cases_are_met(classifier: Classifier, family: str, bundles: dict[str, Path]) -> None:
+    cases = json.loads((bundles[family] / "golden.json").read_text())["cases"]
+    assert len(cases) >= 16
+    for case in cases:
+        assert classifier.tokenizer(case["text"]).tolist() == case["input_ids"]
+        logits = classifier.run(np.array(case["input_ids"], np.int32))
+        np.testing.assert_allclose(logits, case["oracle"]["int8"], atol=LOWERED, rtol=0)
+
+
+def test_tflite_holds_the_oracles_weights_once(oracle: encoder.Encoder, family: str, bundles: dict[str, Path]) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf((bundles[family] / "model.tflite").read_bytes(), 0)
+    stored = [bytes(buffer.data) for buffer in model.buffers if buffer.data is not None]
+    for weight in int8_weights(oracle):
+        assert stored.count(weight.tobytes()) == 1
+    assert len(model.subgraphs) == len(manifest.read(bundles[family]).lengths)
+
+
+def test_executorch_holds_the_oracles_table_and_no_float_copy(family: str, bundles: dict[str, Path]) -> None:
+    """The linears are packed by XNNPACK; the word table is not, and would be four times as large in fp32."""
+    loaded = manifest.read(bundles[family])
+    artifact = loaded.artifact("executorch")
+    program = (bundles[family] / artifact.path).read_bytes()
+    assert program.count(b"XnnpackBackend") == 1
+    assert artifact.parts["graph"] < 3 * loaded.artifact("tflite").bytes  # grows with ops, not with weights
+
+
+def test_core_ml_holds_the_oracles_weights(oracle: encoder.Encoder, family: str, bundles: dict[str, Path]) -> None:
+    import coremltools
+    from coremltools.converters.mil.frontend.milproto.load import load
+
+    package = bundles[family] / "model.mlpackage"
+    spec = coremltools.models.MLModel(str(package), skip_model_load=True).get_spec()
+    program = load(spec, spec.specificationVersion, str(package / "Data/com.apple.CoreML/weights"))
+    operations = program.functions["main"].operations
+    stored = [op.quantized_data.val for op in operations if op.op_type == "constexpr_affine_dequantize"]
+    # Core ML keeps a small constant where it is used, so a shared one may be there again; weight.bin has it once.
+    for weight in int8_weights(oracle):
+        assert any(np.array_equal(weight, values) for values in stored)
+    assert spec.description.input[0].type.multiArrayType.enumeratedShapes.shapes
+
+
+def test_albert_keeps_one_copy_of_its_layer_whatever_the_depth(tmp_path: Path) -> None:
+    from conftest import write_checkpoint
+
+    sizes = {}
+    for depth in (1, 4):
+        folder = write_checkpoint(tmp_path / str(depth), "albert", num_hidden_layers=depth, hidden_size=128)
+        loaded = checkpoint.load(folder)
+        oracle = quantize.quantize(encoder.build(loaded.config, loaded.tensors), SCHEMES[DEFAULT_SCHEME])
+        layer = sum(t.numel() for name, t in oracle.state_dict().items() if name.startswith("layers") and t.dim() == 2)
+        for format in FORMATS:
+            out = tmp_path / f"{depth}-{format}"
+            out.mkdir()
+            open_backend(format).lower(oracle, [8], out)
+            sizes[format, depth] = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    for format in FORMATS:
+        assert sizes[format, 4] - sizes[format, 1] < layer, format
+
+
+def test_an_op_without_a_rule_is_refused_by_name(oracle: encoder.Encoder, tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            return torch.cumsum(input_ids.float(), dim=1)
+
+    with pytest.raises(NotImplementedError, match="no TFLite rule for aten.cumsum"):
+        open_backend("tflite").lower(Odd(), [8], tmp_path)  # type: ignore[arg-type]
+
+
+def test_an_unknown_format_is_refused_by_name() -> None:
+    with pytest.raises(KeyError, match="onnx"):
+        open_backend("onnx")
+
+
+def test_one_export_serves_every_length(oracle: encoder.Encoder) -> None:
+    graph = Graph.export(oracle, max_length=24)
+    node = next(node for node in graph.nodes if node.target is torch.ops.aten.bmm.default)
+    assert graph.shape(node, 8)[1:] == (8, 8)
+    assert graph.shape(node, 24)[1:] == (24, 24)
+
+
+@pytest.mark.parametrize("settings", [{"activation": "relu"}, {"activation": "gelu_new"}], ids=str)
+def test_other_activations_lower_too(tmp_path: Path, settings: dict[str, str]) -> None:
+    from conftest import write_checkpoint
+
+    from pocketbert.export import bundle
+
+    folder = write_checkpoint(tmp_path / "checkpoint", "distilbert", **settings)
+    bundle.export(str(folder), tmp_path / "out", bundle.Options(formats=("tflite",), max_length=16))
+    Classifier.open(tmp_path / "out", "tflite")  # proves itself on the golden cases
+
+
+def test_the_float_scheme_answers_like_the_checkpoint(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    from pocketbert.export import bundle
+
+    options = bundle.Options(formats=("tflite",), max_length=16, scheme="float_wf32_afp32")
+    bundle.export(str(checkpoints["distilbert"]), tmp_path / "out", options)
+    classifier = Classifier.open(tmp_path / "out", "tflite")
+    for case in json.loads((tmp_path / "out" / "golden.json").read_text())["cases"]:
+        logits = classifier.run(np.array(case["input_ids"], np.int32))
+        np.testing.assert_allclose(logits, case["logits"], atol=1e-4, rtol=0)
