@@ -119,7 +119,9 @@ def _lengths(checkpoint: Checkpoint, max_length: int) -> tuple[int, ...]:
     positions = checkpoint.config.positions
     specials = checkpoint.tokenizer.num_special_tokens_to_add(False)
     if not specials < max_length <= positions:
-        raise ExportError(f"--max-length {max_length} is out of range: {specials + 1} to {positions} for {checkpoint.name}")
+        raise ExportError(
+            f"--max-length {max_length} is out of range: {specials + 1} to {positions} for {checkpoint.name}"
+        )
     return (*(length for length in LENGTHS if length < max_length), max_length)
 
 
@@ -171,6 +173,7 @@ def _lower(
 ) -> tuple[bundle.Artifact, float]:
     """In a worker: lowers one format, and gives its manifest entry and the seconds it took."""
     started = time.perf_counter()
+    _use_one_thread()
     with _log_file(format) as log:
         try:
             _, oracle = _build(load(folder, ignore), max(lengths), scheme)
@@ -179,9 +182,9 @@ def _lower(
             raise
         except Exception as problem:  # a converter's own: it can be anything
             log.keep()
-            reason = str(problem).strip().splitlines()
+            reason = next(iter(str(problem).strip().splitlines()), "")
             raise ExportError(
-                f"lowering to {format} failed: {type(problem).__name__}: {reason[0] if reason else ''} (log: {log.path})"
+                f"lowering to {format} failed: {type(problem).__name__}: {reason} (log: {log.path})"
             ) from None
     files = _describe_files(staging, lowered.path)
     parts = _parts(oracle, lowered, sum(file.bytes for file in files))
@@ -198,6 +201,13 @@ def _lower(
     return artifact, time.perf_counter() - started
 
 
+def _use_one_thread() -> None:
+    """Formats are lowered side by side; torch's own threads would only wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def _build(checkpoint: Checkpoint, max_length: int, scheme: str) -> tuple[Encoder, Encoder]:
     """The fp32 encoder, cut to `max_length` positions, and its oracle."""
     config = replace(checkpoint.config, positions=max_length)
@@ -207,6 +217,7 @@ def _build(checkpoint: Checkpoint, max_length: int, scheme: str) -> tuple[Encode
 
 def _write_golden(checkpoint: Checkpoint, max_length: int, options: Options, staging: Path) -> None:
     (staging / TOKENIZER).write_text(checkpoint.tokenizer.to_str(pretty=False) + "\n", encoding="utf-8")
+    _use_one_thread()
     encoder, oracle = _build(checkpoint, max_length, options.scheme)
     golden.write(staging, checkpoint.tokenizer, encoder, oracle, max_length)
 

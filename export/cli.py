@@ -54,7 +54,12 @@ def _progress(console: Any, base: type) -> Any:
     class Lines(base):  # type: ignore[misc]
         def __enter__(self) -> Lines:
             self.rows: dict[str, Any] = {}
-            columns = (SpinnerColumn(), TextColumn("{task.description:<11}"), TimeElapsedColumn(), TextColumn("{task.fields[doing]}"))
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description:<11}"),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[doing]}"),
+            )
             self.bars = Bars(*columns, console=console, transient=True)
             self.bars.start()
             return self
@@ -90,7 +95,7 @@ def _print_table(exported: Exported) -> None:
     ignored = exported.manifest.source["ignored_tensors"]
     if ignored:
         console.print(f"Not used: {len(ignored)} tensors ({', '.join(ignored[:3])}{', …' if len(ignored) > 3 else ''})")
-    console.print(f"Done in {exported.seconds['total']:.1f} s. Try: pocketbert classify {exported.folder} \"your text\"")
+    console.print(f'Done in {exported.seconds["total"]:.1f} s. Try: pocketbert classify {exported.folder} "your text"')
 
 
 def _as_json(exported: Exported) -> dict[str, Any]:

@@ -33,8 +33,7 @@ class Scheme:
 
 
 SCHEMES = {
-    scheme.name: scheme
-    for scheme in (Scheme("dynamic_wi8_afp32", int8=True), Scheme("float_wf32_afp32", int8=False))
+    scheme.name: scheme for scheme in (Scheme("dynamic_wi8_afp32", int8=True), Scheme("float_wf32_afp32", int8=False))
 }
 DEFAULT_SCHEME = "dynamic_wi8_afp32"
 

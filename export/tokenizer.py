@@ -68,11 +68,10 @@ def build_unigram(model: Path, settings: Mapping[str, Any]) -> Tokenizer:
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     tokenizer = Tokenizer(Unigram(pieces, unk_id=proto.trainer_spec.unk_id, byte_fallback=False))
     tokenizer.normalizer = normalizers.Sequence(_albert_normalizers(proto, settings))
-    metaspace = {"replacement": "▁", "prepend_scheme": "always"}
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**metaspace)]
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]  # ▁, always prepended
     )
-    tokenizer.decoder = decoders.Metaspace(**metaspace)
+    tokenizer.decoder = decoders.Metaspace()
     unknown = proto.pieces[proto.trainer_spec.unk_id].piece
     _add_special_tokens(tokenizer, settings, pad="<pad>", unknown=unknown)
     return tokenizer

@@ -52,6 +52,7 @@ class Classifier:
         folder = Path(folder)
         manifest = bundle.read(folder)
         name = engine or _best_engine(manifest)
+        engines.check_name(name)
         artifact = manifest.artifact(name.partition(":")[0])
         bundle.verify(folder, [manifest.tokenizer, *artifact.files])
         tokenizer = Tokenizer(folder / manifest.tokenizer.path, manifest.max_length)
@@ -80,7 +81,9 @@ class Classifier:
             ids = np.pad(ids, (0, padding), constant_values=self.manifest.pad_id)
         logits: NDArray[np.float32] = self.engine.run(ids[None, :])[0]
         if not np.isfinite(logits).all():
-            raise EngineError(f"{self.engine.version} computed {logits.tolist()}: the artifact or the runtime is broken")
+            raise EngineError(
+                f"{self.engine.version} computed {logits.tolist()}: the artifact or the runtime is broken"
+            )
         return logits
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -117,7 +120,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """1 / (1 + exp(-x)), by way of tanh, which does not overflow."""
     half: NDArray[np.float32] = np.tanh(logits / 2)
-    return (half + 1) / 2
+    return ((half + 1) / 2).astype(np.float32)
 
 
 def _best_engine(manifest: bundle.Manifest) -> str:

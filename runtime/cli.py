@@ -161,3 +161,7 @@ def _artifact_column(artifact: Artifact) -> list[str]:
 
 def _share(part: int, total: int) -> str:
     return f"{part / MB:6.2f} MB {part / total:6.1%}"
+
+
+if __name__ == "__main__":
+    main()

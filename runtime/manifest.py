@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pocketbert.runtime.errors import BundleError
 
@@ -223,11 +223,11 @@ class _Fields:
         return f"{self.where}.{key}" if self.where else key
 
     def take(self, key: str, kind: type[T]) -> T:
-        value = self.content.get(key)
+        value: Any = self.content.get(key)
         right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
         if not right:
             raise BundleError(f"{self.name(key)} is missing or not a {kind.__name__}")
-        return value  # type: ignore[no-any-return]
+        return cast(T, value)
 
     def choice(self, key: str, allowed: Sequence[str]) -> str:
         value = self.take(key, str)

@@ -123,7 +123,7 @@ def test_an_op_without_a_rule_is_refused_by_name(oracle: encoder.Encoder, tmp_pa
         def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
             return torch.cumsum(input_ids.float(), dim=1)
 
-    with pytest.raises(NotImplementedError, match="no TFLite rule for aten.cumsum"):
+    with pytest.raises(NotImplementedError, match=r"no TFLite rule for aten\.cumsum"):
         open_backend("tflite").lower(Odd(), [8], tmp_path)  # type: ignore[arg-type]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch.fx import Node
+    from torch import fx
 
     from pocketbert.export.encoder import Encoder
 
@@ -54,11 +54,11 @@ class Graph:
 
     def __init__(self, program: Any) -> None:
         self.program = program  # torch.export.ExportedProgram
-        self.nodes: list[Node] = list(program.graph.nodes)
+        self.nodes: list[fx.Node] = list(program.graph.nodes)
         signature = program.graph_signature
         stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         state = program.state_dict
-        self.constants: dict[Node, np.ndarray] = {
+        self.constants: dict[fx.Node, np.ndarray] = {
             node: state[stored[node.name]].numpy() for node in self.nodes if node.name in stored
         }
 
@@ -71,9 +71,11 @@ class Graph:
         length = torch.export.Dim("length", min=1, max=max_length)
         return cls(torch.export.export(oracle, (example,), dynamic_shapes=({1: length},), strict=False))
 
-    def shape(self, node: Node, length: int) -> tuple[int, ...]:
+    def shape(self, node: fx.Node, length: int) -> tuple[int, ...]:
         """The shape of a node's value at `length` tokens."""
         return tuple(
-            size if isinstance(size, int) else int(size.node.expr.subs({s: length for s in size.node.expr.free_symbols}))
+            size
+            if isinstance(size, int)
+            else int(size.node.expr.subs({s: length for s in size.node.expr.free_symbols}))
             for size in node.meta["val"].shape
         )

@@ -50,5 +50,5 @@ def _write_out_gelu_tanh(oracle: Encoder) -> Encoder:
     written = copy.deepcopy(oracle)
     for layer in written.layers:
         if layer.activation is ACTIVATIONS["gelu_tanh"]:
-            layer.activation = gelu_tanh
+            layer.activation = gelu_tanh  # type: ignore[assignment]
     return written

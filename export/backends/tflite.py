@@ -14,13 +14,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import flatbuffers
 import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as schema
-from torch.fx import Node
+from torch import fx
 
 from pocketbert.export.backends import Artifact, Graph
 from pocketbert.export.encoder import Encoder
@@ -29,6 +29,8 @@ FILENAME = "model.tflite"
 ENTRY = "seq_{length}"  # a signature per length
 # Either of these; older ones were not measured, and tflite-runtime 2.14 answers wrongly without an error.
 REQUIRES = {"ai-edge-litert": ">=2.3", "tensorflow": ">=2.21"}
+Node: TypeAlias = Any  # fx.Node, whose arguments are typed as everything at once
+
 SCHEMA_VERSION = 3
 FILE_IDENTIFIER = b"TFL3"
 ALIGNMENT = 16  # bytes; schema.fbs asks it of buffer data, the Python packer ignores it
@@ -178,7 +180,7 @@ class Subgraph:
 
     def value(self, argument: Any) -> int:
         """The tensor behind a node's argument: a node, a stored constant, or a number."""
-        if not isinstance(argument, Node):
+        if not isinstance(argument, fx.Node):
             return self.constant(np.array(argument, np.float32))
         if argument not in self.at:
             self.at[argument] = self.constant(self.graph.constants[argument], argument.name)

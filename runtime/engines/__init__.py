@@ -58,6 +58,12 @@ def installed(formats: Sequence[str]) -> list[str]:
     return [name for name in ENGINES if name in formats and _module(name).is_installed()]
 
 
+def check_name(name: str) -> None:
+    """Raises EngineError if there is no engine of this name; `name:implementation` is looked at up to the colon."""
+    if name.partition(":")[0] not in ENGINES:
+        raise EngineError(f"unknown engine {name!r}: use {', '.join(ENGINES)}")
+
+
 def can_import(package: str) -> bool:
     """Whether `package` is there, without importing it."""
     try:
@@ -67,6 +73,5 @@ def can_import(package: str) -> bool:
 
 
 def _module(name: str) -> EngineModule:
-    if name not in ENGINES:
-        raise EngineError(f"unknown engine {name!r}: use {', '.join(ENGINES)}")
+    check_name(name)
     return cast(EngineModule, importlib.import_module(f"pocketbert.runtime.engines.{name}"))

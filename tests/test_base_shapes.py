@@ -1,0 +1,50 @@
+"""Artifacts of the base shapes, all lengths to 128 included, stay within the sizes that the product promises.
+
+Random weights: a size does not depend on them. The seconds of each export are printed (pytest -s) and recorded in
+BENCHMARKS.md; they are not asserted, because they depend on the machine.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_bundle import pocketbert
+from transformers import AlbertConfig, AutoModelForSequenceClassification, DistilBertConfig, PretrainedConfig
+
+from pocketbert.export.tokenizer import load_tokenizer
+
+MB = 1_000_000
+ALBERT_BASE = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
+# MB that an artifact may have: the int8 weights alone are 66.4 and 11.7.
+LIMITS = {
+    "distilbert": {"executorch": 68.7, "tflite": 70.0, "coreml": 66.5},
+    "albert": {"executorch": 12.5, "tflite": 13.5, "coreml": 12.0},
+}
+CONFIGS = {"distilbert": DistilBertConfig(), "albert": AlbertConfig(**ALBERT_BASE)}
+
+
+def write_base_checkpoint(folder: Path, config: PretrainedConfig) -> Path:
+    """A checkpoint of `config` with random weights and a vocabulary of made-up pieces of the right size."""
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = specials + [f"piece{index}" for index in range(config.vocab_size - len(specials))]
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", LIMITS)
+def test_base_shapes_fit_their_limits(tmp_path: Path, family: str) -> None:
+    checkpoint = write_base_checkpoint(tmp_path / family, CONFIGS[family])
+    assert load_tokenizer(checkpoint).get_vocab_size() == CONFIGS[family].vocab_size
+    result = pocketbert("export", checkpoint, "--out", tmp_path / "out", "--json")
+    assert result.returncode == 0, result.stderr
+    exported = json.loads(result.stdout)
+    sizes = {artifact["format"]: artifact["bytes"] / MB for artifact in exported["artifacts"]}
+    print(f"\n{family}-base: {exported['seconds']:.0f} s, MB {sizes}")
+    for format, limit in LIMITS[family].items():
+        assert sizes[format] <= limit, f"{format} has {sizes[format]:.2f} MB"
