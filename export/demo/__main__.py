@@ -37,7 +37,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the bundles.")] = Pa
     missing = [engine for engine in engines.ENGINES if not engines.installed([engine])]
     if missing:
         console.print(f"Not run here: {', '.join(missing)}")
-    console.print(f"Try: .venv/bin/pocketbert classify {out / 'distilbert'} \"your own text\"")
+    console.print(f'Try: .venv/bin/pocketbert classify {out / "distilbert"} "your own text"')
 
 
 def _answers(bundle: Path) -> Table:

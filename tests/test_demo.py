@@ -1,0 +1,50 @@
+"""The embedded checkpoints are small, ours, and good enough to show what the kit does."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from pocketbert.export import checkpoint, encoder
+from pocketbert.export.demo.__main__ import CHECKPOINTS
+
+BYTES_LIMIT = 8_000_000  # both together
+ACCURACY_LIMIT = 0.80  # on SST-2 dev
+
+
+def test_both_checkpoints_together_are_small() -> None:
+    files = [file for folder in CHECKPOINTS.values() for file in folder.iterdir()]
+    assert sum(file.stat().st_size for file in files) <= BYTES_LIMIT
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_each_is_of_its_family_with_both_labels(name: str) -> None:
+    loaded = checkpoint.load(CHECKPOINTS[name])
+    assert (loaded.config.architecture, list(loaded.labels)) == (name, ["NEGATIVE", "POSITIVE"])
+    assert loaded.ignored == []
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_each_tells_praise_from_complaint(name: str) -> None:
+    loaded = checkpoint.load(CHECKPOINTS[name])
+    model = encoder.build(loaded.config, loaded.tensors)
+    for text, label in (("what a lovely film", "POSITIVE"), ("worst app ever!!", "NEGATIVE")):
+        logits = model(torch.tensor([loaded.tokenizer.encode(text).ids], dtype=torch.int32))
+        assert loaded.labels[int(logits.argmax())] == label
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_each_is_right_on_four_of_five_sentences(shared: Path, name: str) -> None:
+    loaded = checkpoint.load(CHECKPOINTS[name])
+    model = encoder.build(loaded.config, loaded.tensors)
+    with open(shared / "data/sst2/dev.tsv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    right = 0
+    for row in rows:
+        ids = torch.tensor([loaded.tokenizer.encode(row["text"]).ids], dtype=torch.int32)
+        right += loaded.labels[int(model(ids).argmax())] == row["label"]
+    assert len(rows) == 872
+    assert right / len(rows) >= ACCURACY_LIMIT
