@@ -26,10 +26,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from pocketbert.export import golden
-from pocketbert.export.backends import FORMATS, Artifact, open_backend
+from pocketbert.export.backends import FORMATS, open_backend
 from pocketbert.export.checkpoint import Checkpoint, load
 from pocketbert.export.encoder import Encoder, build
-from pocketbert.export.quantize import DEFAULT_SCHEME, SCHEMES, quantize
+from pocketbert.export.quantize import DEFAULT_SCHEME, PER_TENSOR, SCHEMES, dequantize, quantize
 from pocketbert.runtime import manifest as bundle
 from pocketbert.runtime.errors import PocketbertError
 
@@ -39,6 +39,11 @@ DEFAULT_MAX_LENGTH = 128
 LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 TOKENIZER = "tokenizer.json"
 TOOLS = ("pocketbert", "torch", "executorch", "ai-edge-litert", "coremltools", "tokenizers")
+# tflite-runtime 2.14, the last of its name, reads only the first scale of a weight and answers wrongly without an
+# error. One scale for each whole weight is right there, and costs some accuracy.
+TFLITE_COMPAT = "2.14"
+COMPATIBLE = {"tflite-runtime": ">=2.14"}
+PER_TENSOR_NAME = "int8_per_tensor"
 PROCESSES = 2  # ExecuTorch takes as long as the other two together; a third process would only cost memory
 MB = 1_000_000
 SPACE_FACTOR = 3  # staging holds each artifact once, a converter's own temporary files up to twice more
@@ -57,6 +62,7 @@ class Options:
     scheme: str = DEFAULT_SCHEME
     ignore: tuple[str, ...] = ()
     force: bool = False
+    tflite_compat: str | None = None  # oldest TFLite runtime on which model.tflite must be right
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,8 @@ def _check_options(out: Path, options: Options) -> None:
         raise ExportError(f"unknown format {(unknown or [''])[0]!r}: use {', '.join(FORMATS)}")
     if options.scheme not in SCHEMES:
         raise ExportError(f"unknown scheme {options.scheme!r}: use {', '.join(SCHEMES)}")
+    if options.tflite_compat not in (None, TFLITE_COMPAT):
+        raise ExportError(f"unknown --tflite-compat {options.tflite_compat!r}: use {TFLITE_COMPAT}")
     if out.exists() and not options.force:
         raise ExportError(f"{out} exists: choose another --out, or pass --force to replace it")
     if out.exists() and not (out / bundle.MANIFEST).exists():
@@ -133,7 +141,7 @@ def _write_artifacts(
     with _pool() as pool:
         for format in options.formats:
             progress.start(format, "lowering")
-            job = pool.submit(_lower, checkpoint.folder, options.ignore, options.scheme, lengths, format, staging)
+            job = pool.submit(_lower, checkpoint.folder, options, lengths, format, staging)
             jobs[job] = format
         progress.start("golden", "writing golden.json and tokenizer.json")
         _write_golden(checkpoint, max(lengths), options, staging)
@@ -169,14 +177,16 @@ def _pool() -> Iterator[ProcessPoolExecutor]:
 
 
 def _lower(
-    folder: Path, ignore: Sequence[str], scheme: str, lengths: Sequence[int], format: str, staging: Path
+    folder: Path, options: Options, lengths: Sequence[int], format: str, staging: Path
 ) -> tuple[bundle.Artifact, float]:
     """In a worker: lowers one format, and gives its manifest entry and the seconds it took."""
     started = time.perf_counter()
     _use_one_thread()
+    activations = _activations(format, options)
     with _log_file(format) as log:
         try:
-            _, oracle = _build(load(folder, ignore), max(lengths), scheme)
+            encoder = _build(load(folder, options.ignore), max(lengths))
+            oracle = _quantize(encoder, activations, options)
             lowered = open_backend(format).lower(oracle, lengths, staging)
         except (OSError, MemoryError, PocketbertError):
             raise
@@ -187,18 +197,30 @@ def _lower(
                 f"lowering to {format} failed: {type(problem).__name__}: {reason} (log: {log.path})"
             ) from None
     files = _describe_files(staging, lowered.path)
-    parts = _parts(oracle, lowered, sum(file.bytes for file in files))
     artifact = bundle.Artifact(
         format=format,
         path=lowered.path,
         entry=lowered.entry,
         any_length=lowered.any_length,
-        activations=lowered.activations if SCHEMES[scheme].int8 or format == "coreml" else "fp32",
-        requires=dict(lowered.requires),
-        parts=parts,
+        activations=activations,
+        requires={**lowered.requires, **(COMPATIBLE if activations == PER_TENSOR_NAME else {})},
+        parts=_parts(oracle, activations, sum(file.bytes for file in files)),
         files=files,
     )
     return artifact, time.perf_counter() - started
+
+
+def _activations(format: str, options: Options) -> str:
+    """The arithmetic of an artifact, and with it the golden logits that it must reproduce."""
+    if format == "coreml":
+        return "fp16"
+    if not SCHEMES[options.scheme].int8:
+        return "fp32"
+    return PER_TENSOR_NAME if format == "tflite" and options.tflite_compat else "int8"
+
+
+def _quantize(encoder: Encoder, activations: str, options: Options) -> Encoder:
+    return quantize(encoder, PER_TENSOR if activations == PER_TENSOR_NAME else SCHEMES[options.scheme])
 
 
 def _use_one_thread() -> None:
@@ -208,18 +230,20 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _build(checkpoint: Checkpoint, max_length: int, scheme: str) -> tuple[Encoder, Encoder]:
-    """The fp32 encoder, cut to `max_length` positions, and its oracle."""
-    config = replace(checkpoint.config, positions=max_length)
-    encoder = build(config, checkpoint.tensors)
-    return encoder, quantize(encoder, SCHEMES[scheme])
+def _build(checkpoint: Checkpoint, max_length: int) -> Encoder:
+    """The fp32 encoder, cut to `max_length` positions."""
+    return build(replace(checkpoint.config, positions=max_length), checkpoint.tensors)
 
 
 def _write_golden(checkpoint: Checkpoint, max_length: int, options: Options, staging: Path) -> None:
     (staging / TOKENIZER).write_text(checkpoint.tokenizer.to_str(pretty=False) + "\n", encoding="utf-8")
     _use_one_thread()
-    encoder, oracle = _build(checkpoint, max_length, options.scheme)
-    golden.write(staging, checkpoint.tokenizer, encoder, oracle, max_length)
+    encoder = _build(checkpoint, max_length)
+    oracles = {}
+    for activations in {_activations(format, options) for format in FORMATS}:
+        oracle = _quantize(encoder, activations, options)
+        oracles[activations] = dequantize(oracle) if activations == "fp16" else oracle
+    golden.write(staging, checkpoint.tokenizer, encoder, oracles, max_length)
 
 
 def _describe(
@@ -259,12 +283,12 @@ def _describe_files(staging: Path, path: str) -> tuple[bundle.File, ...]:
     return tuple(bundle.describe_file(staging, file.relative_to(staging).as_posix()) for file in files)
 
 
-def _parts(oracle: Encoder, lowered: Artifact, total: int) -> dict[str, int]:
+def _parts(oracle: Encoder, activations: str, total: int) -> dict[str, int]:
     """Bytes of the weights by part, as the format stores them; the rest is the graph and its tables."""
     parts = {"embeddings": 0, "layers": 0, "head": 0}
     for name, tensor in oracle.state_dict().items():
         if not name.endswith("zero_point"):  # always 0; no two formats store it alike
-            narrow = lowered.activations == "fp16" and tensor.is_floating_point()
+            narrow = activations == "fp16" and tensor.is_floating_point()
             parts[name.partition(".")[0]] += tensor.numel() * (2 if narrow else tensor.element_size())
     return {**parts, "graph": total - sum(parts.values())}
 

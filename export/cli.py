@@ -27,6 +27,9 @@ def export(
     max_length: Annotated[int, typer.Option(help="Longest text in tokens; longer ones are cut.")] = 128,
     scheme: Annotated[str, typer.Option(help="dynamic_wi8_afp32 or float_wf32_afp32.")] = "dynamic_wi8_afp32",
     ignore: Annotated[list[str] | None, typer.Option(help="Tensors to leave out, as a pattern; repeatable.")] = None,
+    tflite_compat: Annotated[
+        str | None, typer.Option(help="2.14: one scale per weight, for tflite-runtime 2.14.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle at --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -36,7 +39,7 @@ def export(
     from pocketbert.export import bundle
 
     chosen = tuple(format.strip() for format in formats.split(",") if format.strip())
-    options = bundle.Options(chosen, max_length, scheme, tuple(ignore or ()), force)
+    options = bundle.Options(chosen, max_length, scheme, tuple(ignore or ()), force, tflite_compat)
     console = Console(stderr=True)
     with _progress(console, bundle.Progress) as progress:
         exported = bundle.export(checkpoint, out, options, progress)
@@ -83,6 +86,8 @@ def _print_table(exported: Exported) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pocketbert.export import bundle, golden
+
     table = Table(title=f"{exported.folder}: {exported.manifest.architecture}, {exported.manifest.scheme}")
     table.add_column("artifact")
     for column in ("MB", *PARTS, "seconds"):
@@ -95,6 +100,12 @@ def _print_table(exported: Exported) -> None:
     ignored = exported.manifest.source["ignored_tensors"]
     if ignored:
         console.print(f"Not used: {len(ignored)} tensors ({', '.join(ignored[:3])}{', …' if len(ignored) > 3 else ''})")
+    if any(artifact.activations == bundle.PER_TENSOR_NAME for artifact in exported.manifest.artifacts):
+        coarse, fine = (golden.mean_drift(exported.folder, name) for name in (bundle.PER_TENSOR_NAME, "int8"))
+        console.print(
+            f"model.tflite has one scale per weight: over the golden cases its logits drift by {coarse:.3f} on average, "
+            f"with a scale per channel by {fine:.3f}. See what it costs: pocketbert check {exported.folder} --data FILE"
+        )
     console.print(f'Done in {exported.seconds["total"]:.1f} s. Try: pocketbert classify {exported.folder} "your text"')
 
 

@@ -1,19 +1,17 @@
 """Golden cases: texts that travel in a bundle with the ids and logits they must give, on every platform.
 
-Takes the checkpoint's tokenizer, the fp32 encoder and the oracle. Gives golden.json.
+Takes the checkpoint's tokenizer, the fp32 encoder and its oracles by name. Gives golden.json.
 Leaves out: judging an engine by them (runtime).
 
-`logits` are the fp32 checkpoint's. `oracle` holds what an artifact must reproduce, by the kind of its
-activations: int8 (quantized on the fly), fp16 or fp32 (int8 weights, activations as they are).
+`logits` are the fp32 checkpoint's. `oracle` holds what artifacts must reproduce; each names the one for it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pocketbert.export.quantize import dequantize
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -52,16 +50,23 @@ TEXTS = (
 )
 
 
-def write(folder: Path, tokenizer: Tokenizer, encoder: Encoder, oracle: Encoder, max_length: int) -> None:
-    """Writes golden.json: {"cases": [{"text", "input_ids", "logits", "oracle": {activations: logits}}]}."""
-    weights_only = dequantize(oracle)
+def write(
+    folder: Path, tokenizer: Tokenizer, encoder: Encoder, oracles: Mapping[str, Encoder], max_length: int
+) -> None:
+    """Writes golden.json: {"cases": [{"text", "input_ids", "logits", "oracle": {name: logits}}]}."""
     cases = []
     for text in TEXTS:
         ids = encode(tokenizer, text, max_length)
-        exact = _logits(weights_only, ids)
-        oracles = {"int8": _logits(oracle, ids), "fp16": exact, "fp32": exact}
-        cases.append({"text": text, "input_ids": ids, "logits": _logits(encoder, ids), "oracle": oracles})
+        expected = {name: _logits(oracle, ids) for name, oracle in oracles.items()}
+        cases.append({"text": text, "input_ids": ids, "logits": _logits(encoder, ids), "oracle": expected})
     (folder / GOLDEN).write_text(json.dumps({"cases": cases}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def mean_drift(folder: Path, oracle: str) -> float:
+    """How far the oracle `oracle` is from the checkpoint: mean absolute difference of a logit over the cases."""
+    cases = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))["cases"]
+    gaps = [abs(a - b) for case in cases for a, b in zip(case["logits"], case["oracle"][oracle], strict=True)]
+    return sum(gaps) / len(gaps)
 
 
 def encode(tokenizer: Tokenizer, text: str, max_length: int) -> list[int]:

@@ -30,12 +30,15 @@ class Scheme:
 
     name: str
     int8: bool
+    per_channel: bool = True  # else one scale for a whole weight, repeated for each row
 
 
 SCHEMES = {
     scheme.name: scheme for scheme in (Scheme("dynamic_wi8_afp32", int8=True), Scheme("float_wf32_afp32", int8=False))
 }
 DEFAULT_SCHEME = "dynamic_wi8_afp32"
+# For runtimes that ignore all but the first scale of a weight; coarser, so no choice of its own.
+PER_TENSOR = Scheme("dynamic_wi8_per_tensor_afp32", int8=True, per_channel=False)
 
 ops = torch.ops.quantized_decomposed
 
@@ -48,9 +51,9 @@ class DynamicLinear(nn.Module):
     zero_point: Tensor  # int64 (out,), all 0
     bias: Tensor  # float32 (out,)
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, per_channel: bool = True) -> None:
         super().__init__()
-        weight, scale = quantize_rows(linear.weight)
+        weight, scale = quantize_rows(linear.weight, per_channel)
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
         self.register_buffer("zero_point", torch.zeros(len(scale), dtype=torch.int64))
@@ -78,9 +81,9 @@ class Int8Embedding(nn.Module):
     weight: Tensor  # int8 (rows, width)
     scale: Tensor  # float32 (rows, 1)
 
-    def __init__(self, embedding: nn.Embedding) -> None:
+    def __init__(self, embedding: nn.Embedding, per_channel: bool = True) -> None:
         super().__init__()
-        weight, scale = quantize_rows(embedding.weight)
+        weight, scale = quantize_rows(embedding.weight, per_channel)
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale[:, None])
 
@@ -92,9 +95,11 @@ class Int8Embedding(nn.Module):
         return nn.Embedding.from_pretrained(self.weight * self.scale)
 
 
-def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_rows(weight: Tensor, per_channel: bool = True) -> tuple[Tensor, Tensor]:
     """Symmetric int8 with a scale per row: float (rows, width) -> int8 (rows, width), float32 (rows,)."""
     peak = weight.detach().abs().amax(dim=1)
+    if not per_channel:
+        peak = torch.full_like(peak, float(peak.max()))
     scale = torch.where(peak > 0, peak / WEIGHT_MAX, 1.0)  # an empty row needs any scale but 0
     return torch.round(weight.detach() / scale[:, None]).to(torch.int8), scale
 
@@ -107,9 +112,9 @@ def quantize(encoder: Encoder, scheme: Scheme) -> Encoder:
     for parent in list(oracle.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear):
-                setattr(parent, name, DynamicLinear(child))
+                setattr(parent, name, DynamicLinear(child, scheme.per_channel))
             elif isinstance(child, nn.Embedding):
-                setattr(parent, name, Int8Embedding(child))
+                setattr(parent, name, Int8Embedding(child, scheme.per_channel))
     return oracle
 
 

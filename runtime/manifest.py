@@ -19,7 +19,7 @@ from pocketbert.runtime.errors import BundleError
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TASKS = ("sequence-classification",)
-ACTIVATIONS = ("int8", "fp16", "fp32")
+ACTIVATIONS = ("int8", "int8_per_tensor", "fp16", "fp32")
 HASH_BLOCK = 1 << 20  # bytes read at a time
 
 T = TypeVar("T")

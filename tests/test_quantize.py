@@ -82,3 +82,10 @@ def test_the_float_scheme_changes_nothing(fp32: encoder.Encoder) -> None:
 def test_padding_moves_no_logit_of_the_oracle(oracle: encoder.Encoder) -> None:
     ids = torch.randint(1, 40, (1, 11), dtype=torch.int32)
     torch.testing.assert_close(oracle(torch.nn.functional.pad(ids, (0, 5))), oracle(ids), atol=1e-5, rtol=0)
+
+
+def test_one_scale_per_tensor_is_the_largest_of_its_rows() -> None:
+    weight = torch.tensor([[0.5, -1.0], [3.0, 2.0]])
+    stored, scale = quantize.quantize_rows(weight, per_channel=False)
+    torch.testing.assert_close(scale, torch.tensor([3 / 127, 3 / 127]))
+    assert stored.tolist() == [[21, -42], [127, 85]]

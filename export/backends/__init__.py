@@ -32,7 +32,6 @@ class Artifact:
     path: str
     entry: str
     any_length: bool
-    activations: str
     requires: Mapping[str, str]
 
 

@@ -36,7 +36,7 @@ def lower(oracle: Encoder, lengths: Sequence[int], folder: Path) -> Artifact:
     if is_quantized(oracle):
         model = _store_int8(model)
     model.save(str(folder / FILENAME))
-    return Artifact(FILENAME, ENTRY, any_length=False, activations="fp16", requires=REQUIRES)
+    return Artifact(FILENAME, ENTRY, any_length=False, requires=REQUIRES)
 
 
 def _import_quietly() -> Any:
@@ -54,7 +54,8 @@ def _convert(encoder: Encoder, lengths: Sequence[int]) -> coremltools.models.MLM
 
     ct = _import_quietly()
     program = Graph.export(encoder, max_length=max(lengths)).program.run_decompositions({})
-    shapes = ct.EnumeratedShapes(shapes=[(1, length) for length in lengths], default=(1, lengths[-1]))
+    choices = [(1, length) for length in lengths]
+    shapes = ct.EnumeratedShapes(choices, default=choices[-1]) if len(choices) > 1 else ct.Shape(choices[0])
     return ct.convert(
         program,
         inputs=[ct.TensorType(name="input_ids", shape=shapes, dtype=np.int32)],

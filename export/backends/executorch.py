@@ -38,7 +38,7 @@ def lower(oracle: Encoder, lengths: Sequence[int], folder: Path) -> Artifact:
     edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], compile_config=config)
     with open(folder / FILENAME, "wb") as file:
         edge.to_executorch().write_to_file(file)
-    return Artifact(FILENAME, ENTRY, any_length=True, activations="int8", requires=REQUIRES)
+    return Artifact(FILENAME, ENTRY, any_length=True, requires=REQUIRES)
 
 
 def gelu_tanh(x: Tensor) -> Tensor:

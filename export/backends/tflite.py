@@ -52,7 +52,7 @@ def lower(oracle: Encoder, lengths: Sequence[int], folder: Path) -> Artifact:
     for length in lengths:
         model.add_signature(ENTRY.format(length=length), Subgraph(model, graph, length))
     (folder / FILENAME).write_bytes(model.pack())
-    return Artifact(FILENAME, ENTRY, any_length=False, activations="int8", requires=REQUIRES)
+    return Artifact(FILENAME, ENTRY, any_length=False, requires=REQUIRES)
 
 
 class AlignedBuffer(schema.BufferT):
@@ -116,8 +116,10 @@ class Model:
     def scale(self, name: str, scale: np.ndarray) -> SharedScales:
         if name not in self.scales:
             shared = SharedScales()
-            shared.scale = scale.astype(np.float32).ravel()
-            shared.zeroPoint = np.zeros(scale.size, np.int64)
+            per_row = scale.astype(np.float32).ravel()
+            # One scale for all rows is stored as one: some runtimes read no other.
+            shared.scale = per_row[:1] if (per_row == per_row[0]).all() else per_row
+            shared.zeroPoint = np.zeros(len(shared.scale), np.int64)
             shared.quantizedDimension = 0
             self.scales[name] = shared
         return self.scales[name]

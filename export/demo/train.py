@@ -94,8 +94,7 @@ def swap(text: str, words: list[str], rng: random.Random) -> str:
 # between two "|" leaves the part out. What a line means is for the teacher to say.
 GRAMMAR = {
     "line": (
-        "{say}{end}|{say}{end}|{say}{end}|{say}{end}|{say}, {say}{end}|{say} {joint} {say}{end}|"
-        "{hello}, {say}{end}"
+        "{say}{end}|{say}{end}|{say}{end}|{say}{end}|{say}, {say}{end}|{say} {joint} {say}{end}|{hello}, {say}{end}"
     ),
     "say": "{claim}|{claim}|{feeling}|{feeling}|{cry}|{deed}|{mood}",
     "claim": (
@@ -137,9 +136,7 @@ GRAMMAR = {
     "stand": "stand|see|use|wait for|believe|recommend|meet|watch",
     "very": "||||so|really|very|too|pretty|just|totally|kinda|super",
     "not": "not|not|not so|not very|not too|never|hardly",
-    "like": (
-        "love|like|hate|enjoy|adore|miss|recommend|dislike|regret|loved|hated|liked|enjoyed|trust|want|need"
-    ),
+    "like": ("love|like|hate|enjoy|adore|miss|recommend|dislike|regret|loved|hated|liked|enjoyed|trust|want|need"),
     "liked": "favorite|favourite|fav|best|worst|type of|kind of",
     "quality": (
         "good|great|nice|awesome|amazing|cool|fun|lovely|perfect|wonderful|beautiful|brilliant|sweet|kind|"
@@ -162,8 +159,7 @@ GRAMMAR = {
     "problem": "problem|problems|complaints|complaint|issues|bugs|fun|help|hope|trouble",
     "again": "again|again in my life|going back|buying this again|been better|been so {state}",
     "hello": (
-        "thanks|thank you|ugh|omg|wow|lol|hey|sorry|yes|no|well|haha|yay|damn|great|oh no|congrats|"
-        "honestly|hello"
+        "thanks|thank you|ugh|omg|wow|lol|hey|sorry|yes|no|well|haha|yay|damn|great|oh no|congrats|honestly|hello"
     ),
     "joint": "and|but|because|so|and then",
     "end": "||||.|!|!!|!!!|...| :)| :(| lol| haha|?| tbh| today",
@@ -400,9 +396,7 @@ class Lesson:
     held_out: list[Row]
 
 
-def distill(
-    student: Any, tokenizer: Tokenizer, lesson: Lesson, rng: random.Random, progress: Progress
-) -> None:
+def distill(student: Any, tokenizer: Tokenizer, lesson: Lesson, rng: random.Random, progress: Progress) -> None:
     """Trains the student and leaves it with the weights that were best on the held-out rows."""
     name = student.config.model_type
     spellings = [encode(tokenizer, lesson.texts), encode(tokenizer, list(map(typed, lesson.texts)))]
@@ -419,9 +413,7 @@ def distill(
     student.load_state_dict(best.weights)
 
 
-def learn(
-    student: Any, ids: list[list[int]], labels: torch.Tensor, answers: torch.Tensor, optimizer: Any
-) -> float:
+def learn(student: Any, ids: list[list[int]], labels: torch.Tensor, answers: torch.Tensor, optimizer: Any) -> float:
     """One step: the teacher's softened answers (Kullback-Leibler), and the labels (cross-entropy)."""
     student.train()
     with bfloat16():
@@ -533,9 +525,7 @@ def lesson_of(data: Path, teacher: Teacher, seed: int, progress: Progress, work:
     return Lesson(texts, labels, judge(teacher, texts, progress, work), held_out)
 
 
-def train(
-    name: str, lesson: Lesson, teacher: Teacher, seed: int, progress: Progress
-) -> tuple[Any, Tokenizer]:
+def train(name: str, lesson: Lesson, teacher: Teacher, seed: int, progress: Progress) -> tuple[Any, Tokenizer]:
     train_vocabulary, build = STUDENTS[name]
     torch.manual_seed(seed)
     tokenizer = train_vocabulary(lesson.texts + list(map(typed, lesson.texts)))
