@@ -313,7 +313,8 @@ def _staging(out: Path) -> Iterator[Path]:
 
 def _publish(staging: Path, out: Path) -> None:
     """Renames the finished folder to `out`; one that is replaced is first moved aside."""
-    staging.chmod(0o755)  # mkdtemp makes it private
+    for path in (staging, *staging.rglob("*")):  # mkdtemp and coremltools make theirs private
+        path.chmod(0o755 if path.is_dir() else 0o644)
     if out.exists():
         old = staging.with_name(f"{staging.name}-old")
         os.replace(out, old)

@@ -103,8 +103,8 @@ def _print_table(exported: Exported) -> None:
     if any(artifact.activations == bundle.PER_TENSOR_NAME for artifact in exported.manifest.artifacts):
         coarse, fine = (golden.mean_drift(exported.folder, name) for name in (bundle.PER_TENSOR_NAME, "int8"))
         console.print(
-            f"model.tflite has one scale per weight: over the golden cases its logits drift by {coarse:.3f} on average, "
-            f"with a scale per channel by {fine:.3f}. See what it costs: pocketbert check {exported.folder} --data FILE"
+            f"model.tflite has one scale per weight: its golden logits drift by {coarse:.3f} on average, "
+            f"per channel by {fine:.3f}. See what it costs: pocketbert check {exported.folder} --data FILE"
         )
     console.print(f'Done in {exported.seconds["total"]:.1f} s. Try: pocketbert classify {exported.folder} "your text"')
 

@@ -99,6 +99,22 @@ def test_core_ml_holds_the_oracles_weights(oracle: encoder.Encoder, family: str,
     assert spec.description.input[0].type.multiArrayType.enumeratedShapes.shapes
 
 
+def test_tanh_gelu_is_lowered_as_tanh_gelu(bundles: dict[str, Path]) -> None:
+    """Converters that read it as exact GELU move logits too little for a tolerance to notice."""
+    from pocketbert.runtime.mil.package import read
+
+    operations = read(bundles["albert"] / "model.mlpackage").operations
+    values = {op.outputs[0][0]: op for op in operations}
+    modes = [str(values[str(op.inputs["mode"][0])].attributes["val"].read()) for op in operations if op.type == "gelu"]
+    assert modes == ["TANH_APPROXIMATION"] * 3
+    classifier = Classifier.open(bundles["albert"], "executorch", prove=False)
+    gaps = [
+        np.abs(classifier.run(np.array(case["input_ids"], np.int32)) - case["oracle"]["int8"]).max()
+        for case in json.loads((bundles["albert"] / "golden.json").read_text())["cases"]
+    ]
+    assert np.median(gaps) < 1e-5  # equal but for a rounding here and there; exact GELU moves every text
+
+
 def test_albert_keeps_one_copy_of_its_layer_whatever_the_depth(tmp_path: Path) -> None:
     from conftest import write_checkpoint
 

@@ -10,14 +10,14 @@ when its format is asked for.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import fx
+    from torch import Tensor, fx
 
     from pocketbert.export.encoder import Encoder
 
@@ -46,6 +46,23 @@ def open_backend(format: str) -> Backend:
     if format not in FORMATS:
         raise KeyError(f"unknown format {format!r}: use {', '.join(FORMATS)}")
     return cast(Backend, importlib.import_module(f"pocketbert.export.backends.{format}"))
+
+
+def replace_gelu_tanh(oracle: Encoder, function: Callable[[Tensor], Tensor]) -> Encoder:
+    """A copy of `oracle` that computes the tanh form of GELU by `function`.
+
+    XNNPACK's delegate and Core ML's converter both read `gelu(approximate="tanh")` as the exact GELU without a word,
+    which moves ALBERT's answers as far as quantization itself does. Written out in other ops, it is lowered as it is.
+    """
+    import copy
+
+    from pocketbert.export.encoder import ACTIVATIONS
+
+    replaced = copy.deepcopy(oracle)
+    for layer in replaced.layers:
+        if layer.activation is ACTIVATIONS["gelu_tanh"]:
+            layer.activation = function  # type: ignore[assignment]
+    return replaced
 
 
 class Graph:

@@ -11,12 +11,16 @@ https://apple.github.io/coremltools/docs-guides/source/flexible-inputs.html
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pocketbert.export.backends import Artifact, Graph
+import torch
+from torch import Tensor
+
+from pocketbert.export.backends import Artifact, Graph, replace_gelu_tanh
 from pocketbert.export.encoder import Encoder
 from pocketbert.export.quantize import dequantize, is_quantized
 
@@ -28,15 +32,21 @@ ENTRY = "main"
 REQUIRES = {"ios": ">=16.0", "macos": ">=13.0"}
 # The ops whose constant is a weight matrix: linears, and the word table that `gather` reads.
 INT8_OPS = ("linear", "gather")
+GELU_CUBIC = 0.044715  # https://arxiv.org/abs/1606.08415
 
 
 def lower(oracle: Encoder, lengths: Sequence[int], folder: Path) -> Artifact:
     """Writes `folder/model.mlpackage`."""
-    model = _convert(dequantize(oracle), sorted(lengths))
+    model = _convert(replace_gelu_tanh(dequantize(oracle), gelu_tanh), sorted(lengths))
     if is_quantized(oracle):
         model = _store_int8(model)
     model.save(str(folder / FILENAME))
     return Artifact(FILENAME, ENTRY, any_length=False, requires=REQUIRES)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """The tanh form of GELU, any shape, in the ops that coremltools fuses back into its own gelu of that mode."""
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + GELU_CUBIC * torch.pow(x, 3))))
 
 
 def _import_quietly() -> Any:
