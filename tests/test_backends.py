@@ -154,6 +154,16 @@ def test_one_export_serves_every_length(oracle: encoder.Encoder) -> None:
     assert graph.shape(node, 24)[1:] == (24, 24)
 
 
+def test_equal_biases_are_no_obstacle(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """Freshly initialized models have them all zero, and converters merge equal constants."""
+    loaded = checkpoint.load(checkpoints["distilbert"])
+    tensors = {name: t if t.dim() > 1 or "norm" in name else torch.zeros_like(t) for name, t in loaded.tensors.items()}
+    tensors |= {name: torch.zeros_like(t) for name, t in tensors.items() if name.endswith("norm.bias")}
+    oracle = quantize.quantize(encoder.build(loaded.config, tensors), SCHEMES[DEFAULT_SCHEME])
+    for format in FORMATS:
+        open_backend(format).lower(oracle, [8, 16], tmp_path)
+
+
 @pytest.mark.parametrize("settings", [{"activation": "relu"}, {"activation": "gelu_new"}], ids=str)
 def test_other_activations_lower_too(tmp_path: Path, settings: dict[str, str]) -> None:
     from conftest import write_checkpoint

@@ -32,6 +32,7 @@ ENTRY = "main"
 REQUIRES = {"ios": ">=16.0", "macos": ">=13.0"}
 # The ops whose constant is a weight matrix: linears, and the word table that `gather` reads.
 INT8_OPS = ("linear", "gather")
+WEIGHT_RANK = 2  # biases have 1
 GELU_CUBIC = 0.044715  # https://arxiv.org/abs/1606.08415
 
 
@@ -83,6 +84,12 @@ def _store_int8(model: coremltools.models.MLModel) -> coremltools.models.MLModel
     rows = optimize.OpLinearQuantizerConfig(
         mode="linear_symmetric", dtype="int8", granularity="per_channel", weight_threshold=0
     )
+    # By name, not by op: biases that are equal, all zero say, are one constant of ops of several kinds.
+    weights = [
+        name
+        for name, constant in optimize.get_weights_metadata(model, weight_threshold=0).items()
+        if constant.val.ndim == WEIGHT_RANK and any(op.op_type in INT8_OPS for op in constant.child_ops)
+    ]
     return optimize.linear_quantize_weights(
-        model, optimize.OptimizationConfig(op_type_configs=dict.fromkeys(INT8_OPS, rows))
+        model, optimize.OptimizationConfig(op_name_configs=dict.fromkeys(weights, rows))
     )
