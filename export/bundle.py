@@ -29,7 +29,14 @@ from pocketbert.export import golden
 from pocketbert.export.backends import FORMATS, open_backend
 from pocketbert.export.checkpoint import Checkpoint, load
 from pocketbert.export.encoder import Encoder, build
-from pocketbert.export.quantize import DEFAULT_SCHEME, PER_TENSOR, SCHEMES, dequantize, quantize
+from pocketbert.export.quantize import (
+    DEFAULT_SCHEME,
+    PER_TENSOR,
+    PER_TENSOR_ACTIVATIONS,
+    SCHEMES,
+    make_oracle,
+    quantize,
+)
 from pocketbert.runtime import manifest as bundle
 from pocketbert.runtime.errors import PocketbertError
 
@@ -43,7 +50,6 @@ TOOLS = ("pocketbert", "torch", "executorch", "ai-edge-litert", "coremltools", "
 # error. One scale for each whole weight is right there, and costs some accuracy.
 TFLITE_COMPAT = "2.14"
 COMPATIBLE = {"tflite-runtime": ">=2.14"}
-PER_TENSOR_NAME = "int8_per_tensor"
 PROCESSES = 2  # ExecuTorch takes as long as the other two together; a third process would only cost memory
 MB = 1_000_000
 SPACE_FACTOR = 3  # staging holds each artifact once, a converter's own temporary files up to twice more
@@ -186,7 +192,7 @@ def _lower(
     with _log_file(format) as log:
         try:
             encoder = _build(load(folder, options.ignore), max(lengths))
-            oracle = _quantize(encoder, activations, options)
+            oracle = quantize(encoder, PER_TENSOR if activations == PER_TENSOR_ACTIVATIONS else SCHEMES[options.scheme])
             lowered = open_backend(format).lower(oracle, lengths, staging)
         except (OSError, MemoryError, PocketbertError):
             raise
@@ -203,7 +209,7 @@ def _lower(
         entry=lowered.entry,
         any_length=lowered.any_length,
         activations=activations,
-        requires={**lowered.requires, **(COMPATIBLE if activations == PER_TENSOR_NAME else {})},
+        requires={**lowered.requires, **(COMPATIBLE if activations == PER_TENSOR_ACTIVATIONS else {})},
         parts=_parts(oracle, activations, sum(file.bytes for file in files)),
         files=files,
     )
@@ -216,11 +222,7 @@ def _activations(format: str, options: Options) -> str:
         return "fp16"
     if not SCHEMES[options.scheme].int8:
         return "fp32"
-    return PER_TENSOR_NAME if format == "tflite" and options.tflite_compat else "int8"
-
-
-def _quantize(encoder: Encoder, activations: str, options: Options) -> Encoder:
-    return quantize(encoder, PER_TENSOR if activations == PER_TENSOR_NAME else SCHEMES[options.scheme])
+    return PER_TENSOR_ACTIVATIONS if format == "tflite" and options.tflite_compat else "int8"
 
 
 def _use_one_thread() -> None:
@@ -239,10 +241,8 @@ def _write_golden(checkpoint: Checkpoint, max_length: int, options: Options, sta
     (staging / TOKENIZER).write_text(checkpoint.tokenizer.to_str(pretty=False) + "\n", encoding="utf-8")
     _use_one_thread()
     encoder = _build(checkpoint, max_length)
-    oracles = {}
-    for activations in {_activations(format, options) for format in FORMATS}:
-        oracle = _quantize(encoder, activations, options)
-        oracles[activations] = dequantize(oracle) if activations == "fp16" else oracle
+    names = {_activations(format, options) for format in FORMATS}
+    oracles = {name: make_oracle(encoder, name, options.scheme) for name in names}
     golden.write(staging, checkpoint.tokenizer, encoder, oracles, max_length)
 
 

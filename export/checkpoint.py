@@ -61,8 +61,8 @@ def load(source: str | Path, ignore: Sequence[str] = ()) -> Checkpoint:
         config = read_config(hf)
         files = weight_files(folder)
         stored = _read_tensors(files)
-        stored = {k: v for k, v in stored.items() if not any(fnmatch.fnmatchcase(k, p) for p in ignore)}
-        names, spare = canonical_names(config, stored)
+        left_out = {name for name in stored for pattern in ignore if fnmatch.fnmatchcase(name, pattern)}
+        names, spare = canonical_names(config, stored.keys() - left_out)
         tokenizer = load_tokenizer(folder)
     except CheckpointError:
         raise
@@ -74,7 +74,7 @@ def load(source: str | Path, ignore: Sequence[str] = ()) -> Checkpoint:
         folder=folder,
         config=config,
         tensors={canonical: stored[name] for canonical, name in names.items()},
-        ignored=spare,
+        ignored=sorted({*spare, *left_out}),
         tokenizer=tokenizer,
         labels=_labels(hf, config),
         multi_label=_multi_label(hf),

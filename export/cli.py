@@ -86,7 +86,8 @@ def _print_table(exported: Exported) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pocketbert.export import bundle, golden
+    from pocketbert.export import golden
+    from pocketbert.export.quantize import PER_TENSOR_ACTIVATIONS
 
     table = Table(title=f"{exported.folder}: {exported.manifest.architecture}, {exported.manifest.scheme}")
     table.add_column("artifact")
@@ -100,8 +101,8 @@ def _print_table(exported: Exported) -> None:
     ignored = exported.manifest.source["ignored_tensors"]
     if ignored:
         console.print(f"Not used: {len(ignored)} tensors ({', '.join(ignored[:3])}{', …' if len(ignored) > 3 else ''})")
-    if any(artifact.activations == bundle.PER_TENSOR_NAME for artifact in exported.manifest.artifacts):
-        coarse, fine = (golden.mean_drift(exported.folder, name) for name in (bundle.PER_TENSOR_NAME, "int8"))
+    if any(artifact.activations == PER_TENSOR_ACTIVATIONS for artifact in exported.manifest.artifacts):
+        coarse, fine = (golden.mean_drift(exported.folder, name) for name in (PER_TENSOR_ACTIVATIONS, "int8"))
         console.print(
             f"model.tflite has one scale per weight: its golden logits drift by {coarse:.3f} on average, "
             f"per channel by {fine:.3f}. See what it costs: pocketbert check {exported.folder} --data FILE"

@@ -38,6 +38,7 @@ SCHEMES = {
 }
 DEFAULT_SCHEME = "dynamic_wi8_afp32"
 # For runtimes that ignore all but the first scale of a weight; coarser, so no choice of its own.
+PER_TENSOR_ACTIVATIONS = "int8_per_tensor"  # how a manifest names it
 PER_TENSOR = Scheme("dynamic_wi8_per_tensor_afp32", int8=True, per_channel=False)
 
 ops = torch.ops.quantized_decomposed
@@ -116,6 +117,17 @@ def quantize(encoder: Encoder, scheme: Scheme) -> Encoder:
             elif isinstance(child, nn.Embedding):
                 setattr(parent, name, Int8Embedding(child, scheme.per_channel))
     return oracle
+
+
+def make_oracle(encoder: Encoder, activations: str, scheme: str) -> Encoder:
+    """What an artifact whose manifest names these `activations` must equal.
+
+    fp32 is the encoder itself, fp16 int8 weights under exact activations, int8 and int8_per_tensor the whole scheme.
+    """
+    if activations == "fp32":
+        return encoder
+    oracle = quantize(encoder, PER_TENSOR if activations == PER_TENSOR_ACTIVATIONS else SCHEMES[scheme])
+    return dequantize(oracle) if activations == "fp16" else oracle
 
 
 def dequantize(oracle: Encoder) -> Encoder:

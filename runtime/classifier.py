@@ -76,6 +76,8 @@ class Classifier:
 
     def run(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
         """int32 (tokens,) -> float32 (labels,): pads to the next length if the artifact needs it."""
+        if len(ids) > self.manifest.max_length:
+            raise EngineError(f"{len(ids)} ids are more than the bundle's {self.manifest.max_length}: cut the text")
         if not self.artifact.any_length:
             padding = self.manifest.padded_length(len(ids)) - len(ids)
             ids = np.pad(ids, (0, padding), constant_values=self.manifest.pad_id)

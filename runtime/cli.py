@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pocketbert.runtime.chat import chat
+from pocketbert.runtime.check_cli import check
 from pocketbert.runtime.errors import PocketbertError
 
 if TYPE_CHECKING:
@@ -77,6 +79,10 @@ def inspect(bundle: Bundle, as_json: AsJson = False) -> None:
         print(json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
     else:
         _print_manifest(bundle, manifest)
+
+
+app.command()(check)
+app.command()(chat)
 
 
 def main() -> None:

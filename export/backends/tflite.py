@@ -217,6 +217,8 @@ OPTION_TABLES = {
     "ADD": "AddOptions",
     "BATCH_MATMUL": "BatchMatMulOptions",
     "CAST": "CastOptions",
+    "DIV": "DivOptions",
+    "REDUCE_MAX": "ReducerOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "GELU": "GeluOptions",
     "MEAN": "ReducerOptions",
@@ -344,7 +346,19 @@ def _bmm(sub: Subgraph, node: Node) -> None:
 
 
 def _softmax(sub: Subgraph, node: Node) -> None:
-    sub.at[node] = sub.emit("SOFTMAX", [sub.value(node.args[0])], sub.shape(node), beta=1.0)
+    """Softmax over the last axis, whose sum is a matrix product with ones.
+
+    A product adds up in the order of its inner axis, so padding's zeros change no bit. The SOFTMAX kernel adds up in
+    lanes, in another order from 64 elements on; the last bit that moves can tip an int8 rounding, and a probability
+    with it: by up to 4e-4, in one text of fifty. Costs 1 to 3 % of the time.
+    """
+    x, shape = sub.value(node.args[0]), sub.shape(node)
+    column = (*shape[:-1], 1)
+    peak = sub.emit("REDUCE_MAX", [x, sub.constant(np.array([len(shape) - 1], np.int32))], column, keepDims=True)
+    powers = sub.emit("EXP", [sub.emit("SUB", [x, peak], shape, fusedActivationFunction=0)], shape)
+    ones = sub.constant(np.ones((shape[0], shape[-1], 1), np.float32))
+    total = sub.emit("BATCH_MATMUL", [powers, ones], column, adjX=False, adjY=False)
+    sub.at[node] = sub.emit("DIV", [powers, total], shape, fusedActivationFunction=0)
 
 
 def _gelu(sub: Subgraph, node: Node) -> None:

@@ -196,10 +196,15 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 
 def matmul(x: Array, y: Array, transpose_x: bool | Array = False, transpose_y: bool | Array = False) -> Array:
-    """x @ y over the last two axes, each transposed first if asked for."""
+    """x @ y over the last two axes, each transposed first if asked for.
+
+    In float64, for floats: BLAS has other kernels for small matrices, whose last bit would depend on the padding.
+    """
     left = np.swapaxes(x, -1, -2) if transpose_x else x
     right = np.swapaxes(y, -1, -2) if transpose_y else y
-    return np.asarray(np.matmul(left, right))
+    if x.dtype.kind != "f":
+        return np.asarray(np.matmul(left, right))
+    return np.matmul(left.astype(np.float64), right.astype(np.float64)).astype(x.dtype)
 
 
 def real_div(x: Array, y: Array) -> Array:
@@ -223,8 +228,13 @@ def sigmoid(x: Array) -> Array:
 def softmax(x: Array, axis: int | Array = -1) -> Array:
     """Over `axis`, shifted by its maximum so that it cannot overflow."""
     powers: Array = np.exp(x - x.max(axis=int(axis), keepdims=True))
-    total: Array = powers.sum(axis=int(axis), keepdims=True)
-    return np.divide(powers, total)
+    return np.divide(powers, _sum_in_order(powers, int(axis)))
+
+
+def _sum_in_order(x: Array, axis: int) -> Array:
+    """Sums one by one along `axis`, kept: numpy sums the last axis in blocks, so that even zeros change the order."""
+    first = np.ascontiguousarray(np.moveaxis(x, axis, 0))
+    return np.expand_dims(first.sum(axis=0), axis)
 
 
 def _axes(axes: Array) -> tuple[int, ...]:

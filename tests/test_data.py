@@ -1,0 +1,188 @@
+"""Labelled data files: a right answer or one clear error, and never a row lost without a word."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from pocketbert.runtime.data import DataError, read
+
+LABELS = ("NEGATIVE", "POSITIVE")
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    file = folder / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return file
+
+
+def jsonl(*rows: object) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_tsv_takes_quotes_as_they_are(tmp_path):
+    file = write(tmp_path, "d.tsv", 'text\tlabel\n"half a quote\tPOSITIVE\nit \'s "fine"\tNEGATIVE\n')
+    found = read(file, LABELS)
+    assert list(found.texts) == ['"half a quote', 'it \'s "fine"']
+    assert found.labels.tolist() == [[False, True], [True, False]]
+    assert (found.rule, found.rows, found.skipped) == ("exact", 2, {})
+
+
+def test_csv_takes_quoted_commas_lines_and_quotes(tmp_path):
+    file = write(tmp_path, "d.csv", 'label,id,text\r\nPOSITIVE,1,"a, ""b""\nc"\r\nNEGATIVE,2,d\r\n')
+    assert list(read(file, LABELS).texts) == ['a, "b"\nc', "d"]
+
+
+def test_jsonl_takes_numbers_for_labels(tmp_path):
+    found = read(write(tmp_path, "d.jsonl", jsonl({"text": "a", "label": 1}, {"text": "b", "label": "0"})), LABELS)
+    assert (found.rule, found.labels.argmax(axis=1).tolist()) == ("index", [1, 0])
+
+
+@pytest.mark.parametrize("name", ["d.tsv", "D.TSV"])
+def test_byte_order_mark_and_windows_lines(tmp_path, name):
+    file = write(tmp_path, name, b"\xef\xbb\xbftext\tlabel\r\nfine\tPOSITIVE\r\n")
+    assert list(read(file, LABELS).texts) == ["fine"]
+
+
+def test_odd_line_separators_do_not_split_rows(tmp_path):
+    text = "a\u2028b\x85c\x0bd\x1ce"
+    assert list(read(write(tmp_path, "d.tsv", f"text\tlabel\n{text}\tPOSITIVE\n"), LABELS).texts) == [text]
+
+
+def test_labels_match_without_case(tmp_path):
+    found = read(write(tmp_path, "d.tsv", "text\tlabel\na\tpositive\nb\tNegative\n"), LABELS)
+    assert (found.rule, found.labels.argmax(axis=1).tolist()) == ("case-insensitive", [1, 0])
+
+
+def test_exact_match_wins_over_index(tmp_path):
+    found = read(write(tmp_path, "d.tsv", "text\tlabel\na\t1\nb\t0\n"), ("1", "0"))
+    assert (found.rule, found.labels.argmax(axis=1).tolist()) == ("exact", [0, 1])
+
+
+def test_case_that_is_ambiguous_does_not_match(tmp_path):
+    with pytest.raises(DataError, match="'YES'"):
+        read(write(tmp_path, "d.tsv", "text\tlabel\na\tYES\n"), ("yes", "Yes"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [("POSITIVE NEUTRAL", "'NEUTRAL' (1 rows)"), ("0 2", "'2' (1 rows)"), ("0 -1", "'-1' (1 rows)")],
+)
+def test_unknown_labels_are_named_and_only_they(tmp_path, labels, named):
+    rows = "".join(f"t\t{label}\n" for label in labels.split())
+    with pytest.raises(DataError) as error:
+        read(write(tmp_path, "d.tsv", f"text\tlabel\n{rows}"), LABELS)
+    assert f"lacks: {named}; it has NEGATIVE, POSITIVE" in str(error.value)
+
+
+def test_many_unknown_labels_are_one_line(tmp_path):
+    rows = "".join(f"t\t{'x' * 1000}{i}\n" for i in range(100))
+    with pytest.raises(DataError, match="and 95 more") as error:
+        read(write(tmp_path, "d.tsv", f"text\tlabel\n{rows}"), LABELS)
+    assert len(str(error.value)) < 600
+
+
+def test_broken_rows_are_counted_by_reason(tmp_path):
+    rows = b"a\tPOSITIVE\nno label\nb\t\n\nc\td\tPOSITIVE\n\xff\tPOSITIVE\n"
+    found = read(write(tmp_path, "d.tsv", b"text\tlabel\n" + rows), LABELS)
+    reasons = {"with 1 instead of 2 columns": 1, "without label": 1, "blank": 1}
+    assert found.skipped == {**reasons, "with 3 instead of 2 columns": 1, "not UTF-8": 1}
+    assert list(found.texts) == ["a"]
+
+
+def test_broken_json_rows_are_counted_by_reason(tmp_path):
+    rows = ["{", "[" * 100_000, "7", '{"label": "POSITIVE"}', '{"text": 7, "label": "POSITIVE"}', '{"text": "t"}', ""]
+    rows += ['{"text": "t", "label": true}', '{"text": "t", "label": null}', '{"text": "t", "label": "POSITIVE"}']
+    found = read(write(tmp_path, "d.jsonl", "\n".join(rows) + "\n"), LABELS)
+    assert found.skipped == {"not JSON": 2, "not a JSON object": 1, "without text": 2, "without label": 3, "blank": 1}
+    assert list(found.texts) == ["t"]
+
+
+def test_broken_csv_rows_count_every_line_they_take(tmp_path):
+    file = write(tmp_path, "d.csv", 'text,label\n"a\nb"c,POSITIVE\nfine,POSITIVE\n')
+    found = read(file, LABELS)
+    assert (found.skipped, list(found.texts)) == ({"not CSV": 2}, ["fine"])
+
+
+def test_csv_quote_that_never_closes_is_an_error_not_a_lost_file(tmp_path):
+    file = write(tmp_path, "d.csv", 'text,label\nfine,POSITIVE\n"a,POSITIVE\nb,POSITIVE\n')
+    with pytest.raises(DataError, match="quote opened in line 3 is never closed"):
+        read(file, LABELS)
+
+
+@pytest.mark.parametrize("name", ["d.tsv", "d.csv", "d.jsonl"])
+def test_empty_files_are_refused(tmp_path, name):
+    with pytest.raises(DataError, match=r"it needs one named text, once|it is empty"):
+        read(write(tmp_path, name, ""), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("header", "missing"), [("sentence\tlabel", "text"), ("text\tclass", "label"), ("text\ttext\tlabel", "text")]
+)
+def test_missing_columns_are_named(tmp_path, header, missing):
+    with pytest.raises(DataError, match=f"it needs one named {missing}, once"):
+        read(write(tmp_path, "d.tsv", f"{header}\na\tb\n"), LABELS)
+
+
+def test_file_without_a_usable_row_says_why(tmp_path):
+    with pytest.raises(DataError, match=r"no usable row in .*: 2 without text"):
+        read(write(tmp_path, "d.jsonl", jsonl({"a": 1}, {"b": 1})), LABELS)
+
+
+@pytest.mark.parametrize("name", ["d.txt", "d", "d.json"])
+def test_other_endings_are_refused(tmp_path, name):
+    with pytest.raises(DataError, match=r"is not \.tsv, \.csv, \.jsonl"):
+        read(write(tmp_path, name, "text\tlabel\na\tb\n"), LABELS)
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path):
+    (tmp_path / "folder.tsv").mkdir()
+    for name in ("missing.tsv", "folder.tsv"):
+        with pytest.raises(DataError, match="cannot read"):
+            read(tmp_path / name, LABELS)
+
+
+def test_utf_16_is_refused_by_name(tmp_path):
+    with pytest.raises(DataError, match="is not UTF-8: save it as UTF-8"):
+        read(write(tmp_path, "d.tsv", "text\tlabel\na\tPOSITIVE\n".encode("utf-16")), LABELS)
+
+
+@pytest.mark.parametrize("name", ["d.tsv", "d.jsonl"])
+def test_nul_bytes_are_text(tmp_path, name):
+    content = "text\tlabel\na\0b\tPOSITIVE\n" if name == "d.tsv" else jsonl({"text": "a\0b", "label": "POSITIVE"})
+    assert list(read(write(tmp_path, name, content), LABELS).texts) == ["a\0b"]
+
+
+def test_lone_surrogates_are_text(tmp_path):
+    content = jsonl({"text": "a\ud800b\udc80", "label": "POSITIVE"})
+    assert list(read(write(tmp_path, "d.jsonl", content), LABELS).texts) == ["a\ud800b\udc80"]
+
+
+@pytest.mark.parametrize("name", ["d.tsv", "d.csv", "d.jsonl"])
+def test_ten_megabytes_are_text(tmp_path, name):
+    text = "film " * 2_000_000
+    rows = {"d.tsv": f"text\tlabel\n{text}\tPOSITIVE\n", "d.csv": f"text,label\n{text},POSITIVE\n"}
+    before = csv.field_size_limit()
+    found = read(write(tmp_path, name, rows.get(name) or jsonl({"text": text, "label": "POSITIVE"})), LABELS)
+    assert found.texts[0] == text
+    assert csv.field_size_limit() == before
+
+
+def test_limit_takes_the_first_rows(tmp_path):
+    file = write(tmp_path, "d.tsv", "text\tlabel\na\tPOSITIVE\nb\tNEGATIVE\nc\tPOSITIVE\n")
+    found = read(file, LABELS, limit=2)
+    assert (list(found.texts), len(found.labels), found.rows) == (["a", "b"], 2, 3)
+
+
+def test_several_labels_are_separated(tmp_path):
+    file = write(tmp_path, "d.tsv", "text\tlabel\na\tPOSITIVE | NEGATIVE\nb\t\nc\tPOSITIVE\n")
+    found = read(file, LABELS, multi_label=True)
+    assert found.labels.tolist() == [[True, True], [False, False], [False, True]]
+
+
+def test_real_file_is_read_whole(shared):
+    found = read(shared / "data" / "sst2" / "dev.tsv", LABELS)
+    assert (len(found.texts), found.skipped, found.rule) == (872, {}, "exact")
