@@ -20,6 +20,9 @@ from torch.nn import functional
 
 from pocketbert.export.encoder import Encoder
 
+# Hidden units put in twice per layer. On the 6-layer DistilBERT 8 take the mean drift from 0.0041 to 0.0034, 32 to
+# 0.0032, for 0.3 and 1 % more bytes; a multiple of 8 keeps the kernels' tiles full.
+SPLIT_UNITS = 8
 INT8_MIN, INT8_MAX = -128, 127
 WEIGHT_MAX = 127  # symmetric: -128 stays unused, so that negating a weight cannot overflow
 
@@ -70,10 +73,7 @@ class DynamicLinear(nn.Module):
         return functional.linear(x, weight, self.bias)
 
     def dequantize(self) -> nn.Linear:
-        linear = nn.Linear(self.weight.shape[1], self.weight.shape[0], device="meta")
-        state = {"weight": self.weight * self.scale[:, None], "bias": self.bias}
-        linear.load_state_dict(state, assign=True)
-        return linear.requires_grad_(False)
+        return _linear(self.weight * self.scale[:, None], self.bias)
 
 
 class Int8Embedding(nn.Module):
@@ -109,7 +109,7 @@ def quantize(encoder: Encoder, scheme: Scheme) -> Encoder:
     """Gives a quantized copy of `encoder`, or `encoder` itself for a float scheme. ALBERT stays shared."""
     if not scheme.int8:
         return encoder
-    oracle = copy.deepcopy(encoder)
+    oracle = split_outliers(encoder)
     for parent in list(oracle.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear):
@@ -117,6 +117,26 @@ def quantize(encoder: Encoder, scheme: Scheme) -> Encoder:
             elif isinstance(child, nn.Embedding):
                 setattr(parent, name, Int8Embedding(child, scheme.per_channel))
     return oracle
+
+
+def split_outliers(encoder: Encoder) -> Encoder:
+    """Gives an equal encoder in which the largest weights of each layer's `down` are half as large or less.
+
+    One weight of a row, up to 170 times the typical one, sets the scale of all the others: most of what int8 costs
+    DistilBERT is there. So the hidden unit that it leaves from is put in twice and its outgoing weights are halved,
+    which is exact: up's row is repeated, the activation sees the same number twice, and the halves add up again.
+    Outlier channel splitting: https://arxiv.org/abs/1901.09504
+    """
+    split = copy.deepcopy(encoder)
+    for layer in split.layers:
+        up, bias, down = layer.up.weight, layer.up.bias, layer.down.weight
+        for _ in range(SPLIT_UNITS):
+            unit = int(down.abs().amax(dim=0).argmax())
+            half = down[:, unit : unit + 1] / 2
+            down = torch.cat([down[:, :unit], half, down[:, unit + 1 :], half], dim=1)
+            up, bias = torch.cat([up, up[unit : unit + 1]]), torch.cat([bias, bias[unit : unit + 1]])
+        layer.up, layer.down = _linear(up, bias), _linear(down, layer.down.bias)
+    return split
 
 
 def make_oracle(encoder: Encoder, activations: str, scheme: str) -> Encoder:
@@ -143,3 +163,9 @@ def dequantize(oracle: Encoder) -> Encoder:
 def is_quantized(encoder: Encoder) -> bool:
     """Whether `encoder` holds int8 weights."""
     return any(isinstance(module, DynamicLinear) for module in encoder.modules())
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.load_state_dict({"weight": weight, "bias": bias}, assign=True)
+    return linear.requires_grad_(False)
