@@ -7,9 +7,7 @@ Exit status: 0 done; 1 a gate was missed; 2 bad usage or bad input.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -21,6 +19,7 @@ import typer
 
 from pocketbert.runtime.chat import chat
 from pocketbert.runtime.check_cli import check
+from pocketbert.runtime.engines.quiet import leave_quietly
 from pocketbert.runtime.errors import PocketbertError
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ app.command()(chat)
 
 def main() -> None:
     """Runs the command; a PocketbertError becomes one line and exit status 2."""
-    atexit.register(_leave_quietly)
+    atexit.register(leave_quietly)
     _plug_in(entry_points(group=COMMANDS))
     try:
         sys.exit(app(standalone_mode=False))
@@ -100,15 +99,6 @@ def main() -> None:
         sys.exit(130)  # 128 + SIGINT, what shells expect
     except BrokenPipeError:  # `| head` closed our stdout
         sys.exit(0)
-
-
-def _leave_quietly() -> None:
-    """Native libraries log their farewells to stderr after Python is gone; and a closed pipe must not complain."""
-    with contextlib.suppress(BrokenPipeError, ValueError):
-        sys.stdout.flush()
-    sys.stderr.flush()
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, sys.stderr.fileno())
 
 
 def _plug_in(commands: Iterable[Any]) -> None:

@@ -5,6 +5,7 @@ Takes nothing but `--out`. Gives two bundles and a table. Leaves out: training (
 
 from __future__ import annotations
 
+import atexit
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from pocketbert.export.cli import export
 from pocketbert.runtime import Classifier, engines, manifest
+from pocketbert.runtime.engines.quiet import leave_quietly
 
 CHECKPOINTS = {name: Path(__file__).parent / name for name in ("distilbert", "albert")}
 SENTENCES = (
@@ -55,4 +57,5 @@ def _answers(bundle: Path) -> Table:
 
 
 if __name__ == "__main__":
+    atexit.register(leave_quietly)
     typer.run(demo)
