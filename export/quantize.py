@@ -130,7 +130,8 @@ def split_outliers(encoder: Encoder) -> Encoder:
     """
     split = copy.deepcopy(encoder)
     for layer in cast("list[Layer]", list(split.layers)):
-        up, bias, down = layer.up.weight, layer.up.bias, layer.down.weight
+        tensors: tuple[Tensor, Tensor, Tensor] = (layer.up.weight, layer.up.bias, layer.down.weight)
+        up, bias, down = tensors
         for _ in range(SPLIT_UNITS):
             unit = int(down.abs().amax(dim=0).argmax())
             half = down[:, unit : unit + 1] / 2
