@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 TEXT_FILES = ("*.json", "vocab.txt", "spiece.model")  # all that a checkpoint needs beside its weights
+HUB_SECONDS = 10  # a hub that does not answer by then is not there
 HASH_BLOCK = 1 << 20  # bytes read at a time
 
 
@@ -113,8 +114,8 @@ def _download(repository: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        files = HfApi().list_repo_files(repository)
-        weights = "*.safetensors" if any(file.endswith(".safetensors") for file in files) else "*.bin"
+        files = HfApi().model_info(repository, timeout=HUB_SECONDS).siblings or []
+        weights = "*.safetensors" if any(file.rfilename.endswith(".safetensors") for file in files) else "*.bin"
         return Path(snapshot_download(repository, allow_patterns=[*TEXT_FILES, weights]))
     except Exception as problem:  # the hub, the network, the proxy: each has errors of its own
         cached = _cached(repository)

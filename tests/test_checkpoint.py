@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -247,6 +248,25 @@ def test_a_broken_config_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"cannot read .*config\.json"):
         load(tmp_path)
+
+
+def test_a_hub_id_downloads_what_a_checkpoint_needs_and_no_pickle(
+    make_checkpoint: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_checkpoint("albert")
+    asked: dict[str, object] = {}
+    files = [SimpleNamespace(rfilename=name) for name in ("config.json", "model.safetensors", "pytorch_model.bin")]
+    hub = SimpleNamespace(model_info=lambda repository, timeout: SimpleNamespace(siblings=files))
+
+    def download(repository: str, allow_patterns: list[str]) -> str:
+        asked.update(repository=repository, patterns=allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert load("someone/some-model").name == "someone/some-model"
+    assert asked["repository"] == "someone/some-model"
+    assert asked["patterns"] == ["*.json", "vocab.txt", "spiece.model", "*.safetensors"]
 
 
 def test_a_hub_id_without_a_network_says_to_pass_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
