@@ -189,19 +189,10 @@ def _lower(
     started = time.perf_counter()
     _use_one_thread()
     activations = _activations(format, options)
-    with _log_file(format) as log:
-        try:
-            encoder = _build(load(folder, options.ignore), max(lengths))
-            oracle = quantize(encoder, PER_TENSOR if activations == PER_TENSOR_ACTIVATIONS else SCHEMES[options.scheme])
-            lowered = open_backend(format).lower(oracle, lengths, staging)
-        except (OSError, MemoryError, PocketbertError):
-            raise
-        except Exception as problem:  # a converter's own: it can be anything
-            log.keep()
-            reason = next(iter(str(problem).strip().splitlines()), "")
-            raise ExportError(
-                f"lowering to {format} failed: {type(problem).__name__}: {reason} (log: {log.path})"
-            ) from None
+    scheme = PER_TENSOR if activations == PER_TENSOR_ACTIVATIONS else SCHEMES[options.scheme]
+    with _converter(format):
+        oracle = quantize(_build(load(folder, options.ignore), max(lengths)), scheme)
+        lowered = open_backend(format).lower(oracle, lengths, staging)
     files = _describe_files(staging, lowered.path)
     artifact = bundle.Artifact(
         format=format,
@@ -334,29 +325,25 @@ def _disk_errors(out: Path) -> Iterator[None]:
         raise ExportError(f"cannot write {out}: {reason}") from problem
 
 
-class _Log:
-    def __init__(self, path: Path) -> None:
-        self.path, self.kept = path, False
-
-    def keep(self) -> None:
-        self.kept = True
-
-
 @contextlib.contextmanager
-def _log_file(format: str) -> Iterator[_Log]:
-    """Sends all that a converter prints, native code included, to a file that is kept if it fails."""
-    handle, name = tempfile.mkstemp(prefix=f"pocketbert-{format}-", suffix=".log")
-    log = _Log(Path(name))
+def _converter(format: str) -> Iterator[None]:
+    """Sends all that a converter prints, native code included, to a log that is kept if it fails."""
+    handle, log = tempfile.mkstemp(prefix=f"pocketbert-{format}-", suffix=".log")
     sys.stdout.flush()
     sys.stderr.flush()
     for descriptor in (1, 2):
         os.dup2(handle, descriptor)
     os.close(handle)
     try:
-        yield log
-    finally:
-        if not log.kept:
-            log.path.unlink(missing_ok=True)
+        yield
+    except (OSError, MemoryError, PocketbertError):
+        Path(log).unlink()
+        raise
+    except Exception as problem:  # a converter's own: it can be anything
+        reason = next(iter(str(problem).strip().splitlines()), "")
+        message = f"lowering to {format} failed: {type(problem).__name__}: {reason} (log: {log})"
+        raise ExportError(message) from None
+    Path(log).unlink()
 
 
 def _version(package: str) -> str:

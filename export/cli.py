@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pocketbert.runtime.errors import PocketbertError
+
 if TYPE_CHECKING:
     from pocketbert.export.bundle import Exported
 
@@ -36,7 +38,10 @@ def export(
     """Turn a fine-tuned BERT, DistilBERT or ALBERT classifier into an int8 bundle for phones."""
     from rich.console import Console
 
-    from pocketbert.export import bundle
+    try:
+        from pocketbert.export import bundle
+    except ImportError as problem:
+        raise PocketbertError(f"export needs more packages: pip install 'pocketbert[export]' ({problem})") from problem
 
     chosen = tuple(format.strip() for format in formats.split(",") if format.strip())
     options = bundle.Options(chosen, max_length, scheme, tuple(ignore or ()), force, tflite_compat)
