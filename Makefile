@@ -3,8 +3,9 @@
 #   make test    style, types, every test
 #   make fast    the same without the tests marked slow
 
-# 3.11 first: of these versions it is the one that was tested most. PYTHON=... overrides the choice.
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3.10 || command -v python3)
+# The first of these that runs; 3.11 is the one that was tested most. PYTHON=... overrides the choice.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
+	$$python -c '' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 TYPED := .venv/typed/pocketbert
 
