@@ -42,16 +42,16 @@ class _ExecutorchEngine:
 
     def __init__(self, path: Path, entry: str, threads: int) -> None:
         with quiet_stderr():  # its CPU probe logs files that only phones have
-            from executorch.extension.pybindings import portable_lib
-            from executorch.runtime import Runtime, Verification
-
-            portable_lib._unsafe_reset_threadpool(threads)
             self.version = f"executorch {_version()}"
             try:
+                from executorch.extension.pybindings import portable_lib
+                from executorch.runtime import Runtime, Verification
+
+                portable_lib._unsafe_reset_threadpool(threads)
                 # The buffer outlives the program: its constants stay mapped from it.
                 program: Any = Runtime.get().load_program(path, verification=Verification.Minimal)
                 self._method: Any = program.load_method(entry)
-            except RuntimeError as problem:
+            except (ImportError, RuntimeError) as problem:  # built for another torch; or another program format
                 raise EngineError(f"{self.version} cannot open {path}: {str(problem).splitlines()[0]}") from problem
         self._program = program
         self._lock = threading.Lock()  # a method holds one set of activations

@@ -9,9 +9,10 @@ LiteRT packs weights into the layout of its kernels. With a cache file all signa
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
     from pocketbert.runtime.engines import Engine
     from pocketbert.runtime.manifest import Artifact
 
-# Implementation -> (module with Interpreter, distribution that names its version), best first.
+# Implementation -> (module with Interpreter, distributions that have it), best first.
 INTERPRETERS = {
-    "ai_edge_litert": ("ai_edge_litert.interpreter", "ai-edge-litert"),
-    "tflite_runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
-    "tensorflow": ("tensorflow.lite", "tensorflow"),
+    "ai_edge_litert": ("ai_edge_litert.interpreter", ("ai-edge-litert",)),
+    "tflite_runtime": ("tflite_runtime.interpreter", ("tflite-runtime",)),
+    "tensorflow": ("tensorflow.lite.python.interpreter", ("tensorflow", "tensorflow-cpu")),
 }
+# CompiledModel takes a weight cache since ai-edge-litert 2.1.5, with this module; before, the Interpreter runs.
+WEIGHT_CACHE_MODULE = "ai_edge_litert.cpu_options"
 
 
 def is_installed() -> bool:
@@ -49,15 +52,23 @@ def open(path: Path, artifact: Artifact, threads: int, implementation: str | Non
     if name not in INTERPRETERS:
         raise EngineError(f"tflite has no implementation {name!r}: use {', '.join(INTERPRETERS)}")
     if not can_import(name):
-        raise EngineError(f"{name} is not installed: pip install {INTERPRETERS[name][1]}")
-    label = f"{INTERPRETERS[name][1]} {version(INTERPRETERS[name][1])}"
+        raise EngineError(f"{name} is not installed: pip install {INTERPRETERS[name][1][0]}")
+    label = _label(name)
     try:
         with quiet_stderr():
-            if name == "ai_edge_litert" and can_import("ai_edge_litert.compiled_model"):
+            if name == "ai_edge_litert" and can_import(WEIGHT_CACHE_MODULE):
                 return _CompiledEngine(path, artifact, threads, label)
             return _InterpreterEngine(path, artifact, threads, label, INTERPRETERS[name][0])
-    except (RuntimeError, ValueError) as problem:
+    except (ImportError, RuntimeError, SystemError, ValueError) as problem:
         raise EngineError(f"{label} cannot open {path}: {str(problem).splitlines()[0]}") from problem
+
+
+def _label(name: str) -> str:
+    """The installed distribution and its version."""
+    for distribution in INTERPRETERS[name][1]:
+        with contextlib.suppress(PackageNotFoundError):
+            return f"{distribution} {version(distribution)}"
+    return name
 
 
 class _CompiledEngine:
