@@ -1,0 +1,66 @@
+"""tflite-runtime 2.14, the last of its name, computes the usual artifact wrongly and says nothing; we do.
+
+Leaves out: other versions, which runtime_versions.py measures. Skips where pip cannot install it: it has no wheel
+for Python 3.12, and a package index is needed.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from runtime_versions import RUNTIMES, install, make_environment, run_python
+
+from pocketbert.export import bundle
+
+OLD = next(runtime for runtime in RUNTIMES if runtime.distribution == "tflite-runtime")
+WRONG = re.compile(r"tflite-runtime 2\.14\.0 computes model\.tflite wrongly: probabilities are off by 0\.\d+ for")
+BAD_INPUT = 2  # exit status
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def old_python(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """old_python("-c", code) runs where tflite-runtime 2.14 and our runtime are all there is."""
+    folder = tmp_path_factory.mktemp("old")
+    make_environment(folder)
+    problem = install(folder, OLD)
+    if problem:
+        pytest.skip(f"cannot install {OLD.requirement} here: {problem}")
+    return lambda *arguments: run_python(folder, *map(str, arguments))
+
+
+@pytest.mark.parametrize("family", ["distilbert", "albert"])
+def test_a_wrong_runtime_is_refused(old_python: Run, bundles: dict[str, Path], family: str) -> None:
+    code = "import sys; from pocketbert.runtime import Classifier; Classifier.open(*sys.argv[1:])"
+    done = old_python("-c", code, bundles[family], OLD.engine)
+    last = done.stderr.strip().splitlines()[-1]
+    assert "EngineError" in last
+    assert WRONG.search(last)
+
+
+def test_the_command_refuses_it_in_one_line(old_python: Run, bundles: dict[str, Path]) -> None:
+    done = _classify(old_python, bundles["distilbert"])
+    assert (done.returncode, done.stdout) == (BAD_INPUT, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert WRONG.search(done.stderr)
+
+
+@pytest.mark.parametrize("family", ["distilbert", "albert"])
+def test_an_artifact_made_for_it_is_right(
+    old_python: Run, checkpoints: dict[str, Path], tmp_path: Path, family: str
+) -> None:
+    options = bundle.Options(formats=("tflite",), max_length=24, tflite_compat="2.14")
+    bundle.export(str(checkpoints[family]), tmp_path / "bundle", options)
+    done = _classify(old_python, tmp_path / "bundle")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\tlovely film\n")
+
+
+def _classify(python: Run, folder: Path) -> subprocess.CompletedProcess[str]:
+    return python("-m", "pocketbert.runtime.cli", "classify", folder, "lovely film", "--engine", OLD.engine)
