@@ -27,8 +27,8 @@ from pocketbert.export.encoder import Encoder
 
 FILENAME = "model.tflite"
 ENTRY = "seq_{length}"  # a signature per length
-# Either of these; older ones were not measured, and tflite-runtime 2.14 answers wrongly without an error.
-REQUIRES = {"ai-edge-litert": ">=2.3", "tensorflow": ">=2.21"}
+# Either of these, as measured: runtime/ENGINES.md. tflite-runtime 2.14 and TensorFlow up to 2.17 answer wrongly.
+REQUIRES = {"ai-edge-litert": ">=1.0", "tensorflow": ">=2.18"}
 Node: TypeAlias = Any  # fx.Node, whose arguments are typed as everything at once
 
 SCHEMA_VERSION = 3
