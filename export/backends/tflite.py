@@ -41,8 +41,9 @@ TYPES = {
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.bool_): schema.TensorType.BOOL,
 }
-# First version of each op that has the types used here; 1 where absent.
-VERSIONS = {"FULLY_CONNECTED": 5, "EMBEDDING_LOOKUP": 1}
+# Op -> its version with one scale or none, and with a scale per row; 1 where absent. tflite-runtime 2.14 and TensorFlow
+# up to 2.17 read the first scale only and answer wrongly; they do not know the second version, and so refuse to open.
+VERSIONS = {"FULLY_CONNECTED": (5, 12), "EMBEDDING_LOOKUP": (1, 4)}
 
 
 def lower(oracle: Encoder, lengths: Sequence[int], folder: Path) -> Artifact:
@@ -90,19 +91,19 @@ class Model:
         self.root.description = "PocketBERT"
         self.root.buffers = [AlignedBuffer()]  # buffer 0 means: no constant data
         self.root.operatorCodes, self.root.subgraphs, self.root.signatureDefs = [], [], []
-        self.opcodes: dict[str, int] = {}
+        self.opcodes: dict[tuple[str, int], int] = {}
         self.buffers: dict[bytes, int] = {}
         self.scales: dict[str, SharedScales] = {}
 
-    def opcode(self, name: str) -> int:
-        if name not in self.opcodes:
+    def opcode(self, name: str, version: int) -> int:
+        if (name, version) not in self.opcodes:
             code = schema.OperatorCodeT()
             code.builtinCode = getattr(schema.BuiltinOperator, name)
             code.deprecatedBuiltinCode = min(code.builtinCode, 127)  # the byte that readers of schema v3 look at
-            code.version = VERSIONS.get(name, 1)
-            self.opcodes[name] = len(self.root.operatorCodes)
+            code.version = version
+            self.opcodes[name, version] = len(self.root.operatorCodes)
             self.root.operatorCodes.append(code)
-        return self.opcodes[name]
+        return self.opcodes[name, version]
 
     def buffer(self, array: np.ndarray) -> int:
         data = np.ascontiguousarray(array).tobytes()
@@ -195,12 +196,18 @@ class Subgraph:
             self.at[stored] = self.constant(self.graph.constants[stored], stored.name, scales)
         return self.at[stored]
 
+    def version(self, op: str, inputs: Sequence[int]) -> int:
+        """The first version of `op` that computes these inputs."""
+        plain, per_row = VERSIONS.get(op, (1, 1))
+        scales = [self.root.tensors[index].quantization for index in inputs]
+        return per_row if any(scale is not None and len(scale.scale) > 1 for scale in scales) else plain
+
     def emit(
         self, op: str, inputs: Sequence[int], shape: Sequence[int], dtype: Any = np.float32, **options: Any
     ) -> int:
         """Appends an op with one output; `options` are the fields of the op's option table."""
         code = schema.OperatorT()
-        code.opcodeIndex = self.model.opcode(op)
+        code.opcodeIndex = self.model.opcode(op, self.version(op, inputs))
         code.inputs = np.array(inputs, np.int32)
         if options:
             table = OPTION_TABLES[op]
