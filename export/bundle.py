@@ -41,8 +41,8 @@ from pocketbert.runtime import manifest as bundle
 from pocketbert.runtime.errors import PocketbertError
 
 DEFAULT_MAX_LENGTH = 128
-# A text is padded to the next of these, so at most a third of the work is padding, and an eighth of the memory
-# of one signature is spent per length. All are multiples of 8, which the int8 kernels' tiles divide.
+# A text is padded to the next of these: from 16 on at most a third of the work is padding. All are multiples of 8,
+# which the int8 kernels' tiles divide.
 LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 TOKENIZER = "tokenizer.json"
 TOOLS = ("pocketbert", "torch", "executorch", "ai-edge-litert", "coremltools", "tokenizers")

@@ -8,7 +8,6 @@ pytorch_model.bin is read with `weights_only=True`.
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import json
 import pickle
 import re
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pocketbert.export.architectures import EncoderConfig, canonical_names, read_config
 from pocketbert.export.tokenizer import load_tokenizer
 from pocketbert.runtime.errors import PocketbertError
+from pocketbert.runtime.manifest import hash_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,7 +29,6 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 TEXT_FILES = ("*.json", "vocab.txt", "spiece.model")  # all that a checkpoint needs beside its weights
 HUB_SECONDS = 10  # a hub that does not answer by then is not there
-HASH_BLOCK = 1 << 20  # bytes read at a time
 
 
 class CheckpointError(PocketbertError):
@@ -79,7 +78,7 @@ def load(source: str | Path, ignore: Sequence[str] = ()) -> Checkpoint:
         tokenizer=tokenizer,
         labels=_labels(hf, config),
         multi_label=_multi_label(hf),
-        weights_sha256=_sha256(files),
+        weights_sha256=hash_file(*files),
     )
 
 
@@ -205,13 +204,3 @@ def _check_vocabulary(tokenizer: Tokenizer, config: EncoderConfig, folder: Path)
             f"{folder}: the tokenizer gives ids up to {largest}, the model has {config.vocab_size} embeddings: "
             "the tokenizer belongs to another model"
         )
-
-
-def _sha256(files: Sequence[Path]) -> str:
-    """One hash over the weight files in order."""
-    digest = hashlib.sha256()
-    for file in files:
-        with open(file, "rb") as stream:
-            while block := stream.read(HASH_BLOCK):
-                digest.update(block)
-    return digest.hexdigest()

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pocketbert.export.backends import FORMATS
 from pocketbert.runtime.errors import PocketbertError
+from pocketbert.runtime.manifest import PARTS
 
 if TYPE_CHECKING:
     from pocketbert.export.bundle import Exported
 
 MB = 1_000_000
-DEFAULT_FORMATS = "executorch,tflite,coreml"
-PARTS = ("embeddings", "layers", "head", "graph")
+DEFAULT_FORMATS = ",".join(FORMATS)
 
 
 def export(

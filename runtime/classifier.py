@@ -90,7 +90,7 @@ class Classifier:
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (..., labels) -> the same shape: softmax, or sigmoid where several labels may hold."""
-        return sigmoid(logits) if self.manifest.multi_label else softmax(logits)
+        return probabilities(logits, self.manifest.multi_label)
 
     def close(self) -> None:
         """Releases the engine."""
@@ -111,6 +111,11 @@ class Classifier:
         scores = self.probabilities(logits)
         order = np.argsort(-scores, kind="stable")  # equal scores keep the order of the labels
         return [Prediction(self.manifest.labels[i], float(scores[i])) for i in order]
+
+
+def probabilities(logits: NDArray[np.float32], multi_label: bool) -> NDArray[np.float32]:
+    """Softmax, or sigmoid where several labels may hold."""
+    return sigmoid(logits) if multi_label else softmax(logits)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

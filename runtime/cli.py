@@ -21,6 +21,7 @@ from pocketbert.runtime.chat import chat
 from pocketbert.runtime.check_cli import check
 from pocketbert.runtime.engines.quiet import leave_quietly
 from pocketbert.runtime.errors import PocketbertError
+from pocketbert.runtime.manifest import PARTS
 
 if TYPE_CHECKING:
     from pocketbert.runtime.classifier import Prediction
@@ -30,7 +31,6 @@ UsageError: Any = typer.BadParameter.__base__  # typer exports only the subclass
 COMMANDS = "pocketbert.commands"  # the entry point group through which other packages add commands
 BAD_INPUT = 2
 MB = 1_000_000
-PARTS = ("embeddings", "layers", "head", "graph")
 ARTIFACT_ROWS = ("needs", "entry", "lengths", "activations", "size", *PARTS)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pocketbert.runtime.classifier import sigmoid, softmax
+from pocketbert.runtime.classifier import probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,11 +49,6 @@ def measure(found: Logits, expected: Logits, multi_label: bool) -> Gap:
         psnr=_psnr(found, expected),
         cosine=_cosine(found, expected),
     )
-
-
-def probabilities(logits: Logits, multi_label: bool) -> Logits:
-    """Softmax, or sigmoid where several labels may hold."""
-    return sigmoid(logits) if multi_label else softmax(logits)
 
 
 def drift(found: Logits, expected: Logits, multi_label: bool) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from pocketbert.runtime.errors import BundleError
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TASKS = ("sequence-classification",)
+PARTS = ("embeddings", "layers", "head", "graph")  # where an artifact's bytes go
 ACTIVATIONS = ("int8", "int8_per_tensor", "fp16", "fp32")
 HASH_BLOCK = 1 << 20  # bytes read at a time
 
@@ -135,12 +136,13 @@ def describe_file(folder: Path, path: str) -> File:
     return File(path, (folder / path).stat().st_size, hash_file(folder / path))
 
 
-def hash_file(path: Path) -> str:
-    """sha256 of a file, hexadecimal."""
+def hash_file(*paths: Path) -> str:
+    """sha256 of a file, or of several one after the other; hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(HASH_BLOCK):
-            digest.update(block)
+    for path in paths:
+        with open(path, "rb") as stream:
+            while block := stream.read(HASH_BLOCK):
+                digest.update(block)
     return digest.hexdigest()
 
 

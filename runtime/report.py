@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pocketbert.runtime import gap
+from pocketbert.runtime.classifier import probabilities
 from pocketbert.runtime.errors import PocketbertError
 from pocketbert.runtime.gates import Gate, missed
 from pocketbert.runtime.parity import CHECKPOINT
@@ -180,7 +181,7 @@ def _answer(check: Check, logits: NDArray[np.float32]) -> dict[str, Any]:
     """The answer to one text, and the probability of its best label."""
     several = check.manifest.multi_label
     names = _names(check, gap.answers(logits, several)[0])
-    return {"labels": names, "probability": float(gap.probabilities(logits, several).max())}
+    return {"labels": names, "probability": float(probabilities(logits, several).max())}
 
 
 # The page: gates as a table of engines, and the numbers behind each drawing.
@@ -233,7 +234,7 @@ def _drawings(check: Check) -> dict[str, dict[str, Any]]:
 def _scatter(found: NDArray[np.float32], expected: NDArray[np.float32], several: bool) -> dict[str, Any]:
     """SVG paths of dots in a unit square: the same label's probability by checkpoint and by artifact."""
     flipped = (gap.answers(found, several) != gap.answers(expected, several)).any(axis=1)
-    x, y = (_followed(gap.probabilities(logits, several), expected) for logits in (expected, found))
+    x, y = (_followed(probabilities(logits, several), expected) for logits in (expected, found))
     kept = np.flatnonzero(~flipped)
     drawn = kept[:: -(-len(kept) // DOTS)] if len(kept) else kept
     return {"dots": _dots(x[drawn], y[drawn]), "flips": _dots(x[flipped], y[flipped])}
