@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pocketbert.runtime.bench_cli import bench
 from pocketbert.runtime.chat import chat
 from pocketbert.runtime.check_cli import check
 from pocketbert.runtime.engines.quiet import leave_quietly
@@ -81,6 +82,7 @@ def inspect(bundle: Bundle, as_json: AsJson = False) -> None:
 
 
 app.command()(check)
+app.command()(bench)
 app.command()(chat)
 
 
