@@ -2,6 +2,7 @@
 #   make demo    export the two embedded checkpoints to three formats and classify with each engine
 #   make test    style, types, every test
 #   make fast    the same without the tests marked slow
+#   make check-arm   golden cases of the demo bundles on Arm kernels, under emulation
 
 # The first of these that runs; 3.11 is the one that was tested most. PYTHON=... overrides the choice.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
@@ -9,7 +10,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 pyth
 BIN := .venv/bin
 TYPED := .venv/typed/pocketbert
 
-.PHONY: demo test fast check clean
+.PHONY: demo test fast check check-arm clean
 
 demo: .venv/export
 	$(BIN)/python -m pocketbert.export.demo
@@ -24,6 +25,10 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd $(dir $(TYPED)) && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p pocketbert.runtime -p pocketbert.export
+
+check-arm: .venv/dev
+	@test -d demo-bundles || $(BIN)/python -m pocketbert.export.demo
+	$(BIN)/python tests/arm/check.py demo-bundles/*
 
 clean:
 	rm -rf .venv build *.egg-info demo-bundles

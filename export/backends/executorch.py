@@ -170,15 +170,18 @@ def _constant(program: ExportedProgram, name: str) -> Tensor:
 
 def share_delegates(program: Program) -> None:
     """Lets all calls of equal delegates call one, in place: the emitter writes a delegate for each call."""
-    plan = program.execution_plan[0]
-    keys = [(delegate.id, delegate.processed.location, delegate.processed.index) for delegate in plan.delegates]
-    kept = list(dict.fromkeys(keys))
-    plan.delegates = [plan.delegates[keys.index(key)] for key in kept]
+    plan, data = program.execution_plan[0], program.backend_delegate_data
+    payloads = [bytes(data[delegate.processed.index].data) for delegate in plan.delegates]
+    kept = list(dict.fromkeys(payloads))
+    plan.delegates = [plan.delegates[payloads.index(payload)] for payload in kept]
+    program.backend_delegate_data = [data[delegate.processed.index] for delegate in plan.delegates]
+    for index, delegate in enumerate(plan.delegates):
+        delegate.processed.index = index
     for chain in plan.chains:
         for instruction in chain.instructions:
             call = instruction.instr_args
             if isinstance(call, DelegateCall):
-                call.delegate_index = kept.index(keys[call.delegate_index])
+                call.delegate_index = kept.index(payloads[call.delegate_index])
 
 
 def _replace_norms(encoder: Encoder) -> None:
