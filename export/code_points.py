@@ -1,0 +1,118 @@
+"""What a tokenizer's parts do to each Unicode code point, found by asking the parts themselves.
+
+Takes normalizers and pre-tokenizers of the `tokenizers` library. Gives sparse maps: code point to text, to the class
+that a splitter puts it in, or to its rank in canonical ordering. Code points that are left alone are not in them.
+Leaves out: how they are stored (tokenizer_tables.py) and grapheme clusters (graphemes.py).
+
+Asking, instead of reading a Unicode database, is what makes phones equal: the library mixes tables of several Unicode
+versions (Unicode 8 for marks and punctuation, newer ones for case and decomposition), and no phone has the same mix.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+
+from tokenizers import normalizers, pre_tokenizers
+
+CODE_POINTS = 0x110000
+SURROGATES = range(0xD800, 0xE000)  # no Unicode scalar values: the library cannot be asked about them
+BLOCK = 64  # asked together first: most blocks hold nothing that a part changes
+REMOVED, ISOLATED = 1, 2  # a splitter's classes: taken out between pieces; a piece of its own
+SPACE, WORD = 1, 2  # classes of \s and \w
+LOWEST_MARK, HIGHEST_MARK = "\u0334", "\u0345"  # combining classes 1 and 240, the first and last there are
+Text = tuple[int, ...]
+
+
+def blocks() -> Iterator[list[str]]:
+    """Every Unicode scalar value, in blocks."""
+    for start in range(0, CODE_POINTS, BLOCK):
+        if start not in SURROGATES:
+            yield [chr(point) for point in range(start, start + BLOCK)]
+
+
+def changes(normalize: Callable[[str], str]) -> dict[int, Text]:
+    """Code point -> what it becomes, where that is not itself; `normalize` must look at each one alone."""
+    found = {}
+    for block in blocks():
+        if normalize("".join(block)) != "".join(block):
+            found.update({ord(c): _points(normalize(c)) for c in block if normalize(c) != c})
+    return found
+
+
+def then(first: Mapping[int, Text], second: Mapping[int, Text]) -> dict[int, Text]:
+    """The map that does `first`, then `second` to each code point that it gave."""
+    both = {point: tuple(b for a in text for b in second.get(a, (a,))) for point, text in first.items()}
+    both = {**{point: text for point, text in second.items() if point not in first}, **both}
+    return {point: text for point, text in both.items() if text != (point,)}
+
+
+@functools.cache
+def decompositions(form: str) -> Mapping[int, Text]:
+    """NFD or NFKD of each code point that has one."""
+    return changes(getattr(normalizers, form)().normalize_str)
+
+
+@functools.cache
+def combining_ranks() -> Mapping[int, int]:
+    """Code points that canonical ordering moves -> rank, from 1; equal classes have equal ranks.
+
+    Found by how NFD orders pairs: a mark goes behind another one exactly if its combining class is higher.
+    """
+    order = normalizers.NFD().normalize_str
+
+    def behind(a: str, b: str) -> bool:  # a's class is higher than b's, and b's is not 0
+        return order(a + b) == b + a and a != b
+
+    marks = [c for block in blocks() if _may_move(block) for c in block]
+    marks = [c for c in marks if behind(c, LOWEST_MARK) or behind(HIGHEST_MARK, c) or c in LOWEST_MARK + HIGHEST_MARK]
+    marks.sort(key=functools.cmp_to_key(lambda a, b: behind(a, b) - behind(b, a)))
+    ranks, rank = {}, 0
+    for before, mark in zip([LOWEST_MARK, *marks], marks, strict=False):
+        rank += not ranks or behind(mark, before)
+        ranks[ord(mark)] = rank
+    return ranks
+
+
+def _may_move(block: list[str]) -> bool:
+    """Whether NFD changes the block's code points, each between the last mark and the first, in any way."""
+    text = "".join(HIGHEST_MARK + c + LOWEST_MARK for c in block)
+    return normalizers.NFD().normalize_str(text) != text
+
+
+@functools.cache
+def bert_classes() -> Mapping[int, int]:
+    """How BertPreTokenizer splits: white space REMOVED, punctuation ISOLATED."""
+    return _classes(pre_tokenizers.BertPreTokenizer())
+
+
+@functools.cache
+def whitespace_classes() -> Mapping[int, int]:
+    """How WhitespaceSplit splits: white space REMOVED."""
+    return _classes(pre_tokenizers.WhitespaceSplit())
+
+
+@functools.cache
+def word_classes() -> Mapping[int, int]:
+    r"""SPACE for \s and WORD for \w, which decide how added tokens strip blanks and match whole words."""
+    split = pre_tokenizers.Whitespace()  # the regex \w+|[^\w\s]+ of the same regex engine
+    found = {}
+    for block in blocks():
+        for c in block:
+            pieces = [piece for piece, _ in split.pre_tokenize_str("a" + c)]
+            if len(pieces) == 1:
+                found[ord(c)] = WORD if pieces == ["a" + c] else SPACE
+    return found
+
+
+def _classes(splitter: pre_tokenizers.PreTokenizer) -> dict[int, int]:
+    found = {}
+    for block in blocks():
+        if len(splitter.pre_tokenize_str("a" + "a".join(block) + "a")) > 1:
+            pieces = {c: len(splitter.pre_tokenize_str(f"a{c}a")) for c in block}
+            found.update({ord(c): count - 1 for c, count in pieces.items() if count > 1})
+    return found
+
+
+def _points(text: str) -> Text:
+    return tuple(map(ord, text))
