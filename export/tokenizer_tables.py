@@ -193,17 +193,17 @@ def _splitter_steps(part: Json | None, tables: Tables) -> list[Step]:
     if part is None:
         return []
     if kind == "Sequence":
-        steps = [step for child in part["pretokenizers"] for step in _splitter_steps(child, tables)]
-        if any(step.get("prepend") == "first" for step in steps[1:]):
-            raise _refusal("pre-tokenizer", "Metaspace with prepend_scheme 'first' behind another one")
-        return steps
+        return [step for child in part["pretokenizers"] for step in _splitter_steps(child, tables)]
     if kind == "BertPreTokenizer":
         return [{"step": "split", "table": _store_table("bert", code_points.bert_classes(), tables)}]
     if kind == "WhitespaceSplit":
         return [{"step": "split", "table": _store_table("blank", code_points.whitespace_classes(), tables)}]
     if kind == "Metaspace":
-        settings = {"replacement": part["replacement"], "prepend": part["prepend_scheme"], "split": part["split"]}
-        return [{"step": "metaspace", **settings}]
+        scheme = part["prepend_scheme"]
+        if scheme not in ("always", "never"):  # "first" asks where a character came from, which no table knows
+            raise _refusal("pre-tokenizer", f"Metaspace with prepend_scheme {scheme!r}")
+        prepend = scheme == "always"
+        return [{"step": "metaspace", "replacement": part["replacement"], "prepend": prepend, "split": part["split"]}]
     raise _refusal("pre-tokenizer", kind)
 
 

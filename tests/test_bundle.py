@@ -29,7 +29,8 @@ def pocketbert(*arguments: object, **environment: str) -> subprocess.CompletedPr
 def test_a_bundle_holds_what_its_manifest_lists(bundles: dict[str, Path]) -> None:
     for folder in bundles.values():
         loaded = manifest.read(folder)
-        files = [loaded.tokenizer, loaded.golden, *(file for a in loaded.artifacts for file in a.files)]
+        files = [loaded.tokenizer, loaded.tokenizer_tables, loaded.golden]
+        files += [file for a in loaded.artifacts for file in a.files]
         manifest.verify(folder, files)
         found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
         assert found == {file.path for file in files} | {"manifest.json"}

@@ -24,14 +24,14 @@ internal class Pieces {
     }
 }
 
-/** Splits pieces: reads `input`, appends to `output`, which is empty. `first`: the input starts where the text does. */
+/** Splits pieces: reads `input`, appends to `output`, which is empty. */
 internal fun interface SplitterStep {
-    fun run(input: Pieces, first: Boolean, output: Pieces)
+    fun run(input: Pieces, output: Pieces)
 }
 
 /** Splits at code points that are taken out (white space) or stand alone (punctuation). */
 internal class SplitStep(private val classes: CodePointTable) : SplitterStep {
-    override fun run(input: Pieces, first: Boolean, output: Pieces) {
+    override fun run(input: Pieces, output: Pieces) {
         for (piece in 0 until input.size) {
             for (i in input.start(piece) until input.ends[piece]) {
                 val kind = classes[input.points[i]]
@@ -51,14 +51,12 @@ internal class SplitStep(private val classes: CodePointTable) : SplitterStep {
 }
 
 /** SentencePiece's way with spaces: each becomes `replacement`, which is put in front too and starts a piece. */
-internal class MetaspaceStep(private val replacement: Int, private val prepend: Prepend, private val split: Boolean) :
+internal class MetaspaceStep(private val replacement: Int, private val prepend: Boolean, private val split: Boolean) :
     SplitterStep {
-    enum class Prepend { ALWAYS, FIRST, NEVER }
-
-    override fun run(input: Pieces, first: Boolean, output: Pieces) {
+    override fun run(input: Pieces, output: Pieces) {
         for (piece in 0 until input.size) {
             val start = input.start(piece)
-            if (isPrefixed(first && piece == 0) && replaced(input.points[start]) != replacement) output.points.add(replacement)
+            if (prepend && replaced(input.points[start]) != replacement) output.points.add(replacement)
             for (i in start until input.ends[piece]) {
                 val point = replaced(input.points[i])
                 if (split && point == replacement) output.close()
@@ -67,8 +65,6 @@ internal class MetaspaceStep(private val replacement: Int, private val prepend: 
             output.close()
         }
     }
-
-    private fun isPrefixed(first: Boolean) = prepend == Prepend.ALWAYS || prepend == Prepend.FIRST && first
 
     private fun replaced(point: Int) = if (point == SPACE) replacement else point
 

@@ -101,20 +101,20 @@ class Tokenizer internal constructor(
             val (from, id) = work.inner.start(section) to work.inner.id(section)
             if (id != Sections.TEXT) {
                 work.ids.add(id)
-            } else if (!pieces(from, work.inner.end(section), start == 0 && from == 0, limit, work)) {
+            } else if (!pieces(from, work.inner.end(section), limit, work)) {
                 return false
             }
         }
         return true
     }
 
-    private fun pieces(start: Int, end: Int, first: Boolean, limit: Int, work: Workspace): Boolean {
+    private fun pieces(start: Int, end: Int, limit: Int, work: Workspace): Boolean {
         work.pieces.clear()
         work.pieces.points.addAll(work.normalized.array, start, end)
         work.pieces.close()
         for (step in splitter) {
             work.otherPieces.clear()
-            step.run(work.pieces, first, work.otherPieces)
+            step.run(work.pieces, work.otherPieces)
             work.swapPieces()
         }
         for (piece in 0 until work.pieces.size) {

@@ -39,12 +39,9 @@ internal class TokenizerReader(private val file: TensorFile) {
 
     private fun splitterStep(step: Fields): SplitterStep = when (val name = step.text("step")) {
         "split" -> SplitStep(CodePointTable(file, step.text("table")))
-        "metaspace" -> MetaspaceStep(codePoints(step.text("replacement")).single(), prepend(step.text("prepend")), step.flag("split"))
+        "metaspace" -> MetaspaceStep(codePoints(step.text("replacement")).single(), step.flag("prepend"), step.flag("split"))
         else -> throw unknown("pre-tokenizer", name)
     }
-
-    private fun prepend(name: String) = MetaspaceStep.Prepend.values().find { it.name.lowercase() == name }
-        ?: throw unknown("prepend scheme", name)
 
     private fun model(model: Fields): Model {
         val vocabulary = Trie(file, model.text("trie"))
