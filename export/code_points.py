@@ -11,7 +11,7 @@ versions (Unicode 8 for marks and punctuation, newer ones for case and decomposi
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 from tokenizers import normalizers, pre_tokenizers
 
@@ -24,20 +24,23 @@ LOWEST_MARK, HIGHEST_MARK = "\u0334", "\u0345"  # combining classes 1 and 240, t
 Text = tuple[int, ...]
 
 
-def blocks() -> Iterator[list[str]]:
+@functools.cache
+def blocks() -> Sequence[str]:
     """Every Unicode scalar value, in blocks."""
-    for start in range(0, CODE_POINTS, BLOCK):
-        if start not in SURROGATES:
-            yield [chr(point) for point in range(start, start + BLOCK)]
+    starts = (start for start in range(0, CODE_POINTS, BLOCK) if start not in SURROGATES)
+    return ["".join(map(chr, range(start, start + BLOCK))) for start in starts]
 
 
-def changes(normalize: Callable[[str], str]) -> dict[int, Text]:
-    """Code point -> what it becomes, where that is not itself; `normalize` must look at each one alone."""
-    found = {}
-    for block in blocks():
-        if normalize("".join(block)) != "".join(block):
-            found.update({ord(c): _points(normalize(c)) for c in block if normalize(c) != c})
-    return found
+@functools.cache
+def changes(kind: str, *settings: bool) -> Mapping[int, Text]:
+    """Code point -> what a normalizer makes of it, where that is not itself.
+
+    `kind` and `settings` are the normalizer's name in `tokenizers` and its arguments. It must be one that looks at
+    each code point alone, but for canonical ordering.
+    """
+    normalize = getattr(normalizers, kind)(*settings).normalize_str
+    found = {ord(c): _points(normalize(c)) for block in blocks() if normalize(block) != block for c in block}
+    return {point: text for point, text in found.items() if text != (point,)}
 
 
 def then(first: Mapping[int, Text], second: Mapping[int, Text]) -> dict[int, Text]:
@@ -45,12 +48,6 @@ def then(first: Mapping[int, Text], second: Mapping[int, Text]) -> dict[int, Tex
     both = {point: tuple(b for a in text for b in second.get(a, (a,))) for point, text in first.items()}
     both = {**{point: text for point, text in second.items() if point not in first}, **both}
     return {point: text for point, text in both.items() if text != (point,)}
-
-
-@functools.cache
-def decompositions(form: str) -> Mapping[int, Text]:
-    """NFD or NFKD of each code point that has one."""
-    return changes(getattr(normalizers, form)().normalize_str)
 
 
 @functools.cache
@@ -74,7 +71,7 @@ def combining_ranks() -> Mapping[int, int]:
     return ranks
 
 
-def _may_move(block: list[str]) -> bool:
+def _may_move(block: str) -> bool:
     """Whether NFD changes the block's code points, each between the last mark and the first, in any way."""
     text = "".join(HIGHEST_MARK + c + LOWEST_MARK for c in block)
     return normalizers.NFD().normalize_str(text) != text

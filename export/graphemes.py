@@ -123,12 +123,12 @@ def _hangul(letters: Mapping[str, int]) -> Class:
     return Class.OTHER
 
 
-def _blocks() -> Iterator[list[str]]:
+def _blocks() -> Iterator[str]:
     for start in range(0, PLANE, BLOCK):
         for plane in PLANES:
             points = range(plane * PLANE + start, plane * PLANE + start + BLOCK)
             if points[0] not in SURROGATES:
-                yield [chr(point) for point in points if chr(point) != SEPARATOR]
+                yield "".join(map(chr, points)).replace(SEPARATOR, "")
 
 
 def _one_letter_charsmap() -> bytes:

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Tokenizer
 
 from pocketbert.export import code_points, graphemes
-from pocketbert.export.code_points import Text, changes, decompositions, then
+from pocketbert.export.code_points import Text, changes, then
 from pocketbert.export.tokenizer import TokenizerError
 
 TABLES = "tokenizer.safetensors"
@@ -107,10 +107,10 @@ def _primitives(part: Json | None) -> Iterator[tuple[str, Any]]:
     elif kind == "BertNormalizer":
         yield from _bert_primitives(part)
     elif kind in ("NFD", "NFKD"):
-        yield "map", decompositions(kind)
+        yield "map", changes(kind)
         yield "order", None
     elif kind in ("StripAccents", "Lowercase", "Nmt"):
-        yield "map", changes(getattr(normalizers, kind)().normalize_str)
+        yield "map", changes(kind)
     elif kind == "Replace":
         yield _replacement(part)
     elif kind == "Precompiled":
@@ -121,16 +121,16 @@ def _primitives(part: Json | None) -> Iterator[tuple[str, Any]]:
 
 def _bert_primitives(part: Json) -> Iterator[tuple[str, Any]]:
     """BertNormalizer: clean and space CJK; decompose, drop marks; lower-case. Each alone looks at one code point."""
-    clean = normalizers.BertNormalizer(part["clean_text"], part["handle_chinese_chars"], False, False)
-    yield "map", changes(clean.normalize_str)
+    yield "map", changes("BertNormalizer", part["clean_text"], part["handle_chinese_chars"], False, False)
     strip = part["lowercase"] if part["strip_accents"] is None else part["strip_accents"]
     if strip:
-        yield "map", decompositions("NFD")
+        decompositions = changes("NFD")
+        yield "map", decompositions
         yield "order", None
-        marks = changes(normalizers.BertNormalizer(False, False, True, False).normalize_str)
-        yield "map", {point: text for point, text in marks.items() if point not in decompositions("NFD")}
+        marks = changes("BertNormalizer", False, False, True, False)
+        yield "map", {point: text for point, text in marks.items() if point not in decompositions}
     if part["lowercase"]:
-        yield "map", changes(normalizers.Lowercase().normalize_str)
+        yield "map", changes("Lowercase")
 
 
 def _replacement(part: Json) -> tuple[str, Json]:
@@ -276,9 +276,10 @@ def _store_table(name: str, values: Mapping[int, int], tables: Tables) -> str:
     """Code point -> number below 65536: `values[pages[point / 256] * 256 + point % 256]`, 0 where nothing is said."""
     flat = np.zeros(code_points.CODE_POINTS, np.uint16)
     flat[list(values.keys())] = list(values.values())
-    pages, numbers = np.unique(flat.reshape(-1, PAGE), axis=0, return_inverse=True)
-    tables.arrays[f"{name}.pages"] = numbers.reshape(-1).astype(np.uint16)
-    tables.arrays[f"{name}.values"] = pages.reshape(-1)
+    pages: dict[bytes, int] = {}
+    numbers = [pages.setdefault(page.tobytes(), len(pages)) for page in flat.reshape(-1, PAGE)]
+    tables.arrays[f"{name}.pages"] = np.array(numbers, np.uint16)
+    tables.arrays[f"{name}.values"] = np.frombuffer(b"".join(pages), np.uint16)
     return name
 
 

@@ -15,8 +15,20 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from test_checkpoint_tokenizer import ODD
+from pocketbert.export import golden
 
+# Where tokenizers go wrong: accents in both forms, case pairs, CJK, joiners, controls, odd blanks, very long words.
+ODD = (
+    *golden.TEXTS,
+    "e\u0301 é Ａ ﬃ ß ẞ İ ı ς σ Σ",
+    "\u00a0\u2003\u3000 blanks \u200b\u200d\ufeff joiners",
+    "漢字かな交じり文 한국어 中文,标点。",
+    "a" * 250,
+    "👩🏽‍🚀 🏳️‍🌈 ☺︎ ☺️",
+    "\x00\x01\x7f\x9f controls\r\n\t",
+    "don't can't it's 'quoted' ``a'' U.S.A. 3.14 1,000",
+    "नमस्ते ไทย עברית العربية",
+)
 SCALARS = [point for point in range(0x110000) if not 0xD800 <= point < 0xE000]
 WORDS = ("film", "lovely", "bad", "not", "the", "Good", "ANGRY", "don't", "naïve", "café", "résumé", "Straße", "e-mail")
 # Pools of pieces for random texts: a text mixes two or three of them.
@@ -112,5 +124,3 @@ def _tweets(file: Path) -> Iterator[str]:
     for block in file.read_text(encoding="utf-8").split("\n\n"):
         yield " ".join(line.partition("\t")[0] for line in block.splitlines())
 
-
-__all__ = ["ODD", "POOLS", "SCALARS", "WORDS", "long_texts", "pick", "pool_texts", "random_texts", "read_real"]
