@@ -58,12 +58,15 @@ class Bundle private constructor(private val source: BundleSource, val manifest:
         } catch (problem: IOException) {
             throw BundleException("${file.path} cannot be read: copy or export the bundle again", problem)
         }
-        if (digest.digest().joinToString("") { "%02x".format(it) } != file.sha256) {
+        if (hexadecimal(digest.digest()) != file.sha256) {
             throw BundleException("${file.path} is not the file that was exported: copy or export the bundle again")
         }
     }
 
+    private fun hexadecimal(bytes: ByteArray) = bytes.joinToString("") { HEX[it.toInt() shr 4 and 15].toString() + HEX[it.toInt() and 15] }
+
     companion object {
+        private const val HEX = "0123456789abcdef"
         private const val BLOCK = 1 shl 16 // bytes read at a time
         private const val MAX_RESERVED = 1L shl 24 // a manifest may claim any size: more than this is not believed in advance
 

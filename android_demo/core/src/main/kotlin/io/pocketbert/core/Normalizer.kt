@@ -50,7 +50,7 @@ internal class OrderStep(private val ranks: CodePointTable) : NormalizerStep {
     /** Counting sort: a run can be as long as the text, and there are few ranks. */
     private fun sort(input: IntList, start: Int, end: Int, output: IntList) {
         if (end - start < 2) return output.addAll(input.array, start, end)
-        val places = IntArray(MAX_RANK + 2)
+        val places = IntArray(RANKS + 1)
         for (i in start until end) places[ranks[input[i]] + 1]++
         for (rank in 1 until places.size) places[rank] += places[rank - 1]
         val base = output.size
@@ -59,7 +59,7 @@ internal class OrderStep(private val ranks: CodePointTable) : NormalizerStep {
     }
 
     private companion object {
-        const val MAX_RANK = 255 // Unicode has no more combining classes
+        const val RANKS = 256 // Unicode has no more combining classes
     }
 }
 

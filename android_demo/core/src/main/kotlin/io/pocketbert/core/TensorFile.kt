@@ -7,6 +7,7 @@
  */
 package io.pocketbert.core
 
+import java.nio.Buffer
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
@@ -20,8 +21,7 @@ internal class TensorFile(content: ByteArray) {
         if (size < 0 || size > content.size - Long.SIZE_BYTES) throw BundleException("not a safetensors file")
         header = parseJson(String(content, Long.SIZE_BYTES, size.toInt(), Charsets.UTF_8)) as? Map<*, *>
             ?: throw BundleException("not a safetensors file")
-        buffer.position(Long.SIZE_BYTES + size.toInt())
-        data = buffer.slice()
+        data = slice(buffer, Long.SIZE_BYTES + size.toInt(), content.size)
     }
 
     fun metadata(name: String): String = Fields(header["__metadata__"], "metadata").text(name)
@@ -38,8 +38,13 @@ internal class TensorFile(content: ByteArray) {
         val (start, end) = tensor.ints("data_offsets").let { if (it.size == 2) it[0] to it[1] else -1 to -1 }
         if (tensor.text("dtype") != type) throw BundleException("array '$name' is ${tensor.text("dtype")}, not $type")
         if (start < 0 || end < start || end > data.limit()) throw BundleException("array '$name' is cut off")
-        val part = data.duplicate()
-        part.limit(end).position(start)
-        return part.slice().order(ByteOrder.LITTLE_ENDIAN)
+        return slice(data, start, end)
+    }
+
+    private fun slice(buffer: ByteBuffer, start: Int, end: Int): ByteBuffer {
+        val part: Buffer = buffer.duplicate() // old Androids lack ByteBuffer's own limit and position
+        part.limit(end)
+        part.position(start)
+        return (part as ByteBuffer).slice().order(ByteOrder.LITTLE_ENDIAN)
     }
 }
