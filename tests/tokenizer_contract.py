@@ -78,7 +78,7 @@ def replay(name: str, make: tokenizer_kinds.Maker, folder: Path, shared: Path) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="the tokenizers with this in their name")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="tokenizers by name; else all")
     parser.add_argument("--shared", type=Path, default=SHARED, help="the folder with real models and data")
     options = parser.parse_args()
     shared = options.shared
@@ -93,7 +93,7 @@ def main() -> None:
             print(f"{shared} is not there: without real texts, BERT's and ALBERT's vocabulary")
         kinds |= tokenizer_kinds.small(tokenizer_kinds.assigned())
         print(f"{'tokenizer':40}{'strings':>10}{'mismatches':>12}{'Kotlin s':>10}{'all s':>10}")
-        equal = [replay(name, make, Path(scratch), shared) for name, make in kinds.items() if options.only in name]
+        equal = [replay(name, make, Path(scratch), shared) for name, make in kinds.items() if name in (options.only or kinds)]
     sys.exit(0 if equal and all(equal) else 1)
 
 

@@ -131,6 +131,9 @@ def small(points: list[str]) -> dict[str, Maker]:
             points, albert_normalizer(), meta(prepend_scheme="never", split=False)
         ),
         "unigram, metaspace always": lambda: with_added_tokens(unigram(points, albert_normalizer(), meta())),
+        "unigram, decomposed": lambda: unigram(
+            points, normalizers.Sequence([normalizers.NFKD(), normalizers.Lowercase()]), words_and_meta()
+        ),
         "unigram, bare steps": lambda: _bare(points),
     }
 
