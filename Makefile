@@ -2,6 +2,7 @@
 #   make demo    export the two embedded checkpoints to three formats and classify with each engine
 #   make test    style, types, every test
 #   make fast    the same without the tests marked slow
+#   make tokenizer-contract    Kotlin's ids against Hugging Face's: every code point, every real text (a JDK, npm, half an hour)
 
 # The first of these that runs; 3.11 is the one that was tested most. PYTHON=... overrides the choice.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
@@ -9,7 +10,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 pyth
 BIN := .venv/bin
 TYPED := .venv/typed/pocketbert
 
-.PHONY: demo test fast check clean
+.PHONY: demo test fast check clean tokenizer-contract
 
 demo: .venv/export
 	$(BIN)/python -m pocketbert.export.demo
@@ -25,8 +26,11 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	cd $(dir $(TYPED)) && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p pocketbert.runtime -p pocketbert.export
 
+tokenizer-contract: .venv/dev
+	$(BIN)/python tests/tokenizer_contract.py
+
 clean:
-	rm -rf .venv build *.egg-info demo-bundles
+	rm -rf .venv .kotlin build *.egg-info demo-bundles
 
 .venv/export: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[export]'

@@ -221,8 +221,10 @@ def _model(part: Json, tables: Tables) -> Json:
             "longest_word": part["max_input_chars_per_word"],
         }
     if part["type"] == "Unigram":
-        if part.get("byte_fallback") or part["unk_id"] is None:
-            raise _refusal("model", "Unigram with byte_fallback" if part.get("byte_fallback") else "Unigram without unk")
+        if part.get("byte_fallback"):
+            raise _refusal("model", "Unigram with byte_fallback")
+        if part["unk_id"] is None:
+            raise _refusal("model", "Unigram without unk_id")
         _store_trie("vocabulary", {piece: i for i, (piece, _) in enumerate(part["vocab"])}, tables)
         tables.arrays["scores"] = np.array([score for _, score in part["vocab"]], np.float64)
         return {"type": "Unigram", "trie": "vocabulary", "scores": "scores", "unk_id": part["unk_id"]}

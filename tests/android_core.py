@@ -51,8 +51,8 @@ def build() -> str:
             shutil.rmtree(old, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
             command = ["java", HEAP, *QUICK_START, "-cp", str(libraries / "kotlin-compiler.jar"), COMPILER_CLASS]
-            run = [*command, "-no-stdlib", "-no-reflect", "-Werror", "-cp", path, "-d", f"{scratch}/classes", *map(str, sources)]
-            done = subprocess.run(run, capture_output=True, text=True, check=False)
+            options = ["-no-stdlib", "-no-reflect", "-Werror", "-cp", path, "-d", f"{scratch}/classes"]
+            done = subprocess.run([*command, *options, *map(str, sources)], capture_output=True, text=True, check=False)
             if done.returncode:
                 raise RuntimeError(f"android_demo/core does not compile:\n{done.stdout}{done.stderr}")
             os.replace(f"{scratch}/classes", classes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from frozen_cases import Case
 from tokenizer_cases import pack
 
 from pocketbert.export import tokenizer_tables
-from pocketbert.export.code_points import ISOLATED
 from pocketbert.export.graphemes import BREAK
 from pocketbert.export.tokenizer_tables import HANGUL, KEEP, SPACED, Tables, compile_tokenizer
 from pocketbert.runtime import manifest
@@ -137,7 +137,7 @@ def turn_ties(tables: Tables) -> None:
 def _depths(tables: Tables) -> Any:
     children = tables.arrays["vocabulary.children"]
     depth = np.zeros(len(children) - 1, int)
-    for node, (start, end) in enumerate(zip(children[:-1], children[1:], strict=True)):
+    for node, (start, end) in enumerate(pairwise(children)):
         depth[start:end] = depth[node] + 1
     return depth
 

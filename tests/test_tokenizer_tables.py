@@ -33,7 +33,7 @@ def change(tokenizer: Tokenizer, **parts: object) -> Tokenizer:
         (change(unigram(), pre_tokenizer=pre_tokenizers.Metaspace(prepend_scheme="first")), "prepend_scheme 'first'"),
         (change(wordpiece(), post_processor=processors.ByteLevel()), "post-processor is not .*: ByteLevel"),
         (Tokenizer(models.BPE()), "model is not .*: BPE"),
-        (Tokenizer(models.Unigram([("a", 0.0)], None, False)), "Unigram without unk"),
+        (Tokenizer(models.Unigram([("a", 0.0)], None, False)), "Unigram without unk_id"),
         (Tokenizer(models.Unigram([("a", 0.0)], 0, True)), "byte_fallback"),
         (Tokenizer(models.WordPiece({"a": 0}, unk_token="[UNK]")), r"no '\[UNK\]'"),
     ],
@@ -74,7 +74,8 @@ def test_maps_compose_from_left_to_right() -> None:
 def test_ranks_order_marks_as_their_combining_classes_do() -> None:
     """Of the marks that both Unicode versions know."""
     ranks = code_points.combining_ranks()
-    pairs = {(rank, unicodedata.combining(chr(point))) for point, rank in ranks.items() if unicodedata.combining(chr(point))}
+    pairs = {(rank, unicodedata.combining(chr(point))) for point, rank in ranks.items()}
+    pairs = {(rank, kind) for rank, kind in pairs if kind}
     assert sorted(pairs) == sorted(pairs, key=lambda pair: pair[1])
     assert len(pairs) == len({rank for rank, _ in pairs}) == len({kind for _, kind in pairs}) > 50
 
@@ -82,8 +83,9 @@ def test_ranks_order_marks_as_their_combining_classes_do() -> None:
 def test_grapheme_classes_of_well_known_code_points() -> None:
     classes = graphemes.grapheme_classes()
     expected = {
-        "\r": "CR", "\n": "LF", "\x01": "CONTROL", "\u200b": "CONTROL", "\u0301": "EXTEND", "\u200d": "ZWJ", "\u0903": "SPACING_MARK",
-        "\u0600": "PREPEND", "\u1100": "L", "\u1161": "V", "\u11a8": "T", "\uac00": "LV", "\uac01": "LVT", "\u00a9": "PICTOGRAPH",
+        "\r": "CR", "\n": "LF", "\x01": "CONTROL", "\u200b": "CONTROL", "\u0301": "EXTEND", "\u200d": "ZWJ",
+        "\u0903": "SPACING_MARK", "\u0600": "PREPEND", "\u1100": "L", "\u1161": "V", "\u11a8": "T", "\uac00": "LV",
+        "\uac01": "LVT", "\u00a9": "PICTOGRAPH",
         "😍": "PICTOGRAPH", "\u0915": "CONSONANT", "\u094d": "LINKER", "\u200c": "PLAIN_EXTEND", "🏽": "EXTEND",
     }  # fmt: skip
     assert {c: classes[ord(c)].name for c in expected} == expected

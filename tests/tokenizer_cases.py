@@ -53,7 +53,8 @@ def pack(text: Text, ids: Sequence[int], tokenizer: int = 0) -> bytes:
     """A case for tokenizer number `tokenizer`, all numbers big-endian int32; Replay.kt describes it."""
     limit = -1 if text.max_length is None else text.max_length
     second = struct.pack(">i", -1) if text.second is None else _units(text.second)
-    return struct.pack(">ii", tokenizer, limit) + _units(text.text) + second + struct.pack(f">{len(ids) + 1}i", len(ids), *ids)
+    counted = struct.pack(f">{len(ids) + 1}i", len(ids), *ids)
+    return struct.pack(">ii", tokenizer, limit) + _units(text.text) + second + counted
 
 
 def _units(text: str) -> bytes:

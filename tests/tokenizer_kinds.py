@@ -13,12 +13,33 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers.normalizers import Normalizer
+from tokenizers.pre_tokenizers import PreTokenizer
 
 from pocketbert.export.tokenizer import build_unigram, build_wordpiece
 
 DEMO = Path(__file__).resolve().parents[1] / "export/demo"
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-PIECES = ("film", "lovely", "love", "##ly", "bad", "not", "the", "good", "don", "cafe", "café", "##é", "re", "##su", "##me")
+PIECES = ("film", "lovely", "love", "##ly", "bad", "the", "good", "don", "cafe", "café", "##é", "re", "##su", "##me")
+TYING = (
+    "▁love",
+    "love",
+    "lo",
+    "ve",
+    "ly",
+    "▁lovely",
+    "el",
+    "fi",
+    "lm",
+    "il",
+    "▁fi",
+    "ab",
+    "ba",
+    "aba",
+    "bab",
+    "▁a",
+    "aa",
+)
 
 
 def spelling(points: Iterable[str]) -> list[str]:
@@ -42,24 +63,23 @@ def wordpiece(points: Iterable[str], **settings: bool | None) -> Tokenizer:
     return _finish(tokenizer)
 
 
-def unigram(points: Iterable[str], normalizer: normalizers.Normalizer, splitter: pre_tokenizers.PreTokenizer) -> Tokenizer:
-    """ALBERT's kind of tokenizer over single code points and pieces whose scores tie: every path of equal length does."""
+def unigram(points: Iterable[str], normalizer: Normalizer, splitter: PreTokenizer) -> Tokenizer:
+    """ALBERT's kind of tokenizer over single code points and pieces whose scores tie, whatever the path."""
     points = [c for c in points if c != "▁"]
-    words = ["▁love", "love", "lo", "ve", "ly", "▁lovely", "el", "fi", "lm", "il", "▁fi", "ab", "ba", "aba", "bab", "▁a", "aa"]
     pieces = [*((name, 0.0) for name in ("[PAD]", "<unk>", *SPECIALS[2:])), ("▁", -2.0)]
-    pieces += [(piece, -2.0 * len(piece)) for piece in words]  # as much as the same code points alone
+    pieces += [(piece, -2.0 * len(piece)) for piece in TYING]  # as much as the same code points alone
     pieces += [(c, -2.0) for c in points if c not in dict(pieces)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=1, byte_fallback=False))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     return _finish(tokenizer, unknown="<unk>")
 
 
-def albert_normalizer(*, keep_accents: bool = False, lower: bool = True, charsmap: bytes = b"") -> normalizers.Normalizer:
+def albert_normalizer(*, keep_accents: bool = False, lower: bool = True) -> Normalizer:
     """The chain that export/tokenizer.py builds."""
     chain = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
     chain += [] if keep_accents else [normalizers.NFKD(), normalizers.StripAccents()]
     chain += [normalizers.Lowercase()] if lower else []
-    chain += [normalizers.Precompiled(charsmap or demo_charsmap()), normalizers.Replace(Regex(" {2,}"), " ")]
+    chain += [normalizers.Precompiled(demo_charsmap()), normalizers.Replace(Regex(" {2,}"), " ")]
     return normalizers.Sequence(chain)
 
 
@@ -70,7 +90,7 @@ def demo_charsmap() -> bytes:
     return base64.b64decode(next(part["precompiled_charsmap"] for part in chain if part["type"] == "Precompiled"))
 
 
-def words_and_meta(**settings: object) -> pre_tokenizers.PreTokenizer:
+def words_and_meta(**settings: object) -> PreTokenizer:
     return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**settings)])  # type: ignore[arg-type]
 
 
@@ -99,9 +119,10 @@ def _finish(tokenizer: Tokenizer, unknown: str = "[UNK]") -> Tokenizer:
 
 
 def _bare(points: Iterable[str]) -> Tokenizer:
-    """Single steps in another order than BERT's and ALBERT's, no template, BertProcessing's cousin for pairs."""
-    chain = [normalizers.Nmt(), normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents(), normalizers.NFKD()]
-    tokenizer = unigram(points, normalizers.Sequence(chain), words_and_meta(prepend_scheme="never"))
+    """Single steps in another order than BERT's and ALBERT's; BertProcessing for a template."""
+    names = ("Nmt", "NFD", "Lowercase", "StripAccents", "NFKD")
+    chain = normalizers.Sequence([getattr(normalizers, name)() for name in names])
+    tokenizer = unigram(points, chain, words_and_meta(prepend_scheme="never"))
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return tokenizer
 
