@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from tokenizers import normalizers, pre_tokenizers
 
@@ -52,23 +53,29 @@ def then(first: Mapping[int, Text], second: Mapping[int, Text]) -> dict[int, Tex
 
 @functools.cache
 def combining_ranks() -> Mapping[int, int]:
-    """Code points that canonical ordering moves -> rank, from 1; equal classes have equal ranks.
-
-    Found by how NFD orders pairs: a mark goes behind another one exactly if its combining class is higher.
-    """
-    order = normalizers.NFD().normalize_str
-
-    def behind(a: str, b: str) -> bool:  # a's class is higher than b's, and b's is not 0
-        return order(a + b) == b + a and a != b
-
-    marks = [c for block in blocks() if _may_move(block) for c in block]
-    marks = [c for c in marks if behind(c, LOWEST_MARK) or behind(HIGHEST_MARK, c) or c in LOWEST_MARK + HIGHEST_MARK]
-    marks.sort(key=functools.cmp_to_key(lambda a, b: behind(a, b) - behind(b, a)))
-    ranks, rank = {}, 0
-    for before, mark in zip([LOWEST_MARK, *marks], marks, strict=False):
-        rank += not ranks or behind(mark, before)
+    """Code points that canonical ordering moves -> rank, from 1; equal classes have equal ranks."""
+    marks = [c for block in blocks() if _may_move(block) for c in block if _is_mark(c)]
+    marks.sort(key=functools.cmp_to_key(_compare))
+    ranks, rank = {ord(marks[0]): 1}, 1
+    for before, mark in pairwise(marks):
+        rank += _behind(mark, before)
         ranks[ord(mark)] = rank
     return ranks
+
+
+def _behind(a: str, b: str) -> bool:
+    """Whether NFD moves `a` behind `b`, as it does exactly if a's combining class is higher and b's is not 0."""
+    return a != b and normalizers.NFD().normalize_str(a + b) == b + a
+
+
+def _compare(a: str, b: str) -> int:
+    """How the combining classes of two marks compare: 1, 0 or -1."""
+    return int(_behind(a, b)) - int(_behind(b, a))
+
+
+def _is_mark(c: str) -> bool:
+    """Whether the combining class of `c` is not 0."""
+    return c in (LOWEST_MARK, HIGHEST_MARK) or _behind(c, LOWEST_MARK) or _behind(HIGHEST_MARK, c)
 
 
 def _may_move(block: str) -> bool:

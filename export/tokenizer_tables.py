@@ -12,6 +12,8 @@ is left to write in each language is a few dozen lines per step. Reading also ta
 from __future__ import annotations
 
 import base64
+import functools
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,29 +73,23 @@ def compile_tokenizer(tokenizer: Tokenizer) -> Tables:
 
 def _normalizer_steps(part: Json | None, tables: Tables) -> list[Step]:
     """The steps, with neighbouring maps of single code points made one."""
-    pending: dict[int, Text] = {}
     steps: list[Step] = []
-
-    def flush() -> None:
-        if pending:
-            steps.append({"step": "map", "table": _store_map(f"map{len(steps)}", pending, tables)})
-            pending.clear()
-
-    for kind, value in _primitives(part):
+    for kind, group in itertools.groupby(_primitives(part), key=lambda primitive: primitive[0]):
+        values = [value for _, value in group]
         if kind == "map":
-            joined = then(pending, value)
-            pending.clear()
-            pending.update(joined)
-            continue
-        flush()
-        if kind == "order":
-            steps.append({"step": "order", "table": _store_table("order", code_points.combining_ranks(), tables)})
-        elif kind == "charsmap":
-            steps.append(_charsmap_step(value, tables))
+            table = _store_map(f"map{len(steps)}", functools.reduce(then, values), tables)
+            steps.append({"step": "map", "table": table})
         else:
-            steps.append({"step": kind, **value})
-    flush()
+            steps += [_normalizer_step(kind, value, tables) for value in values]
     return steps
+
+
+def _normalizer_step(kind: str, value: Any, tables: Tables) -> Step:
+    if kind == "order":
+        return {"step": "order", "table": _store_table("order", code_points.combining_ranks(), tables)}
+    if kind == "charsmap":
+        return _charsmap_step(value, tables)
+    return {"step": kind, **value}
 
 
 def _primitives(part: Json | None) -> Iterator[tuple[str, Any]]:
@@ -166,8 +162,8 @@ def read_charsmap(charsmap: bytes) -> dict[str, str]:
     labels = units & (1 << 31 | 0xFF)
     offsets = (units >> 10) << ((units & 1 << 9) >> 6)
     children: dict[int, list[int]] = {}  # place that a parent points to -> places of its children
-    for place in np.flatnonzero((labels > 0) & (labels <= 0xFF)):
-        children.setdefault(int(place) ^ int(labels[place]), []).append(int(place))
+    for child in np.flatnonzero((labels > 0) & (labels <= 0xFF)).tolist():
+        children.setdefault(child ^ int(labels[child]), []).append(child)
     rules: dict[bytes, str] = {}
     open_nodes = [(b"", int(offsets[0]))]
     while open_nodes:
