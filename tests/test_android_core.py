@@ -6,6 +6,7 @@ The frozen corpus must catch what it is there for: each deliberate break of the 
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -211,8 +212,6 @@ def test_kotlin_opens_an_exported_bundle_and_answers_its_golden_cases(bundles: d
 
 
 def test_kotlin_refuses_an_altered_bundle_by_name(bundles: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
     folder = shutil.copytree(bundles["albert"], tmp_path / "altered")
     with open(folder / "tokenizer.safetensors", "r+b") as file:
         file.seek(-1, 2)
