@@ -5,7 +5,7 @@ that a splitter puts it in, or to its rank in canonical ordering. Code points th
 Leaves out: how they are stored (tokenizer_tables.py) and grapheme clusters (graphemes.py).
 
 Asking, instead of reading a Unicode database, is what makes phones equal: the library mixes tables of several Unicode
-versions (Unicode 8 for marks and punctuation, newer ones for case and decomposition), and no phone has the same mix.
+versions, and no phone has the same mix.
 """
 
 from __future__ import annotations
