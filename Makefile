@@ -3,6 +3,7 @@
 #   make test    style, types, every test
 #   make fast    the same without the tests marked slow
 #   make check-arm   golden cases of the demo bundles on Arm kernels, under emulation
+#   make tokenizer-contract   Kotlin's ids against Hugging Face's: every code point and text (a JDK, npm, an hour)
 
 # The first of these that runs; 3.11 is the one that was tested most. PYTHON=... overrides the choice.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
@@ -10,7 +11,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 pyth
 BIN := .venv/bin
 TYPED := .venv/typed/pocketbert
 
-.PHONY: demo test fast check check-arm clean
+.PHONY: demo test fast check check-arm tokenizer-contract clean
 
 demo: .venv/export
 	$(BIN)/python -m pocketbert.export.demo
@@ -30,8 +31,11 @@ check-arm: .venv/dev
 	@test -d demo-bundles || $(BIN)/python -m pocketbert.export.demo
 	$(BIN)/python tests/arm/check.py demo-bundles/*
 
+tokenizer-contract: .venv/dev
+	$(BIN)/python tests/tokenizer_contract.py
+
 clean:
-	rm -rf .venv build *.egg-info demo-bundles
+	rm -rf .venv .kotlin build *.egg-info demo-bundles
 
 .venv/export: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[export]'
