@@ -1,0 +1,139 @@
+"""Writes the tables of BENCHMARKS.md from results/*.json, between its markers.
+
+    python tests/benchmarks/tables.py
+
+Takes what measure.py wrote. Gives BENCHMARKS.md with new tables; the text around them is left as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parents[1] / "BENCHMARKS.md"
+FAMILIES = {"distilbert": "DistilBERT-base", "albert": "ALBERT-base"}
+PACKAGES = ("torch", "executorch", "ai-edge-litert", "onnxruntime", "coremltools", "tokenizers")
+SHOWN = (16, 32, 64, 128)  # tokens
+MS, MB = 1000, 1_000_000
+Row = Sequence[str]
+
+
+def read(name: str) -> Any:
+    return json.loads((HERE / "results" / f"{name}.json").read_text())
+
+
+def machine() -> list[Row]:
+    found = read("bench-distilbert")["machine"]
+    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    rows = [["processor", found["processor"]], ["cores", str(found["cores"])], ["system", found["system"]]]
+    return [["", ""], *rows, ["Python", found["python"]], ["packages", versions]]
+
+
+def latency(family: str) -> list[Row]:
+    results = read(f"bench-{family}")["results"]
+    rows: list[Row] = [["engine", "threads", *(f"{length} tokens" for length in SHOWN)]]
+    for threads in (2, 1):
+        group = [one for one in results if one["subject"]["threads"] == threads]
+        base = next(one for one in group if one["subject"]["engine"] == "onnxruntime")
+        for one in group:
+            cells = [_cell(one, base, length) for length in SHOWN]
+            rows.append([one["subject"]["engine"], str(threads), *cells])
+    return rows
+
+
+def _cell(one: Any, base: Any, length: int) -> str:
+    own, other = (found["summary"]["latency"][str(length)]["model_p50"] for found in (one, base))
+    return f"{own * MS:.2f} ms, {own / other:.2f}"
+
+
+def memory() -> list[Row]:
+    rows: list[Row] = [["", "engine", "cold open", "cold label", "warm open", "warm label", "resident", "peak"]]
+    for family, name in FAMILIES.items():
+        for one in read(f"bench-{family}")["results"]:
+            if one["subject"]["threads"] == 2:
+                rows.append([name, one["subject"]["engine"], *_starts(one["summary"]), *_bytes(one)])
+    return rows
+
+
+def _starts(summary: Any) -> Iterator[str]:
+    for kind in ("cold", "warm"):
+        for part in ("open", "first_label"):
+            yield f"{summary[kind][part] * MS:.0f} ms"
+
+
+def _bytes(one: Any) -> list[str]:
+    return [f"{one[part] / MB:.0f} MB" for part in ("resident_bytes", "peak_bytes")]
+
+
+def real() -> list[Row]:
+    rows: list[Row] = [["engine", "tokens", "text to label, median", "95th percentile", "model alone", "soak drift"]]
+    for one in read("bench-real")["results"]:
+        for length, found in one["summary"]["latency"].items():
+            times = [f"{found[part] * MS:.2f} ms" for part in ("text_to_label_p50", "text_to_label_p95", "model_p50")]
+            rows.append([one["subject"]["engine"], length, *times, f"{one['soak']['drift']:+.2%}"])
+    return rows
+
+
+def export() -> list[Row]:
+    formats = ("executorch", "tflite", "coreml")
+    rows: list[Row] = [["", "all", *formats, "peak memory"]]
+    for family, name in FAMILIES.items():
+        found = read(f"export-{family}")
+        seconds = {artifact["format"]: artifact["seconds"] for artifact in found["artifacts"]}
+        parts = [f"{seconds[format]:.0f} s" for format in formats]
+        rows.append([name, f"{found['seconds']:.0f} s", *parts, f"{found['peak_bytes'] / MB / 1000:.1f} GB"])
+    return rows
+
+
+def overhead() -> list[Row]:
+    rows: list[Row] = [["", *(f"{length} tokens" for length in SHOWN)]]
+    for family, name in FAMILIES.items():
+        samples = read(f"overhead-{family}")["samples"]
+        cells = [samples[str(length)]["program"] / samples[str(length)]["delegates"] for length in SHOWN]
+        rows.append([name, *(f"{cell:.2f}" for cell in cells)])
+    return rows
+
+
+def arm() -> list[Row]:
+    rows: list[Row] = [["", "engine", "16 tokens", "32 tokens"]]
+    for family, name in FAMILIES.items():
+        found = read(f"arm-{family}")
+        for engine, seconds in found.items():
+            cells = [f"{seconds[n] / found['onnxruntime'][n]:.2f}" for n in ("16", "32")]
+            rows.append([name, engine, *cells])
+    return rows
+
+
+TABLES: dict[str, Callable[[], list[Row]]] = {
+    "machine": machine,
+    "latency-distilbert": lambda: latency("distilbert"),
+    "latency-albert": lambda: latency("albert"),
+    "memory": memory,
+    "real": real,
+    "export": export,
+    "overhead": overhead,
+    "arm": arm,
+}
+
+
+def markdown(rows: list[Row]) -> str:
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, f"|{' --- |' * len(rows[0])}", *body])
+
+
+def main() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for name, make in TABLES.items():
+        block = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        page, count = block.subn(lambda match, make=make: match[1] + markdown(make()) + match[2], page)
+        assert count == 1, f"BENCHMARKS.md has no place for {name}"
+    PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
