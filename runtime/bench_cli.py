@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RIVALS = "pocketbert.rivals"  # the entry point group of functions that write a checkpoint for another runtime
 PHONE_ENGINES = ("tflite", "executorch")  # the evaluator of Core ML programs is no runtime: its time says nothing
 STDOUT = Path("-")
+LABEL = "text to label"
 MILLISECONDS = 1000
 MB = 1_000_000
 
@@ -141,7 +142,7 @@ def _print(result: Bench, against: str | None, console: Console) -> None:
         _print_latency(result.lengths, shown, base, console)
     _print_starts(result, console)
     console.print(
-        f"Median ms: text to label (95th percentile), the model alone, its ratio to {against or 'the first'}. "
+        f"Medians; ratio: the model alone to {against or result.results[0].subject.engine}. "
         "Compare ratios, and only those of one run.",
         style="dim",
     )
@@ -152,36 +153,41 @@ def _print_latency(lengths: Sequence[int], shown: Sequence[Result], base: Result
     from rich.table import Table
 
     threads = base.subject.threads
-    table = Table(title=f"{threads} thread{'s' if threads > 1 else ''}", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("tokens", justify="right")
+    table = Table(title=f"{threads} thread{'s' if threads > 1 else ''}: ms by tokens", title_justify="left")
+    table.box = box.SIMPLE_HEAD
+    for column in ("engine", "", *map(str, lengths)):
+        table.add_column(column, justify="left" if column in ("engine", "") else "right")
     for one in shown:
-        table.add_column(one.subject.engine, justify="right")
-        table.add_column("model", justify="right")
-        table.add_column("ratio", justify="right")
-    for length in lengths:
-        table.add_row(str(length), *(cell for one in shown for cell in _cells(one, base, length)))
-    table.add_row("texts/s", *(cell for one in shown for cell in (f"{_throughput(one, lengths):.0f}", "", "")))
+        for name, figures in _figures(one, base, lengths).items():
+            table.add_row(one.subject.engine if name == LABEL else "", name, *figures)
+        table.add_section()
     console.print(table)
 
 
-def _cells(one: Result, base: Result, length: int) -> Iterator[str]:
-    median, late = (one.quantile(length, "text_to_label", share) * MILLISECONDS for share in (0.5, 0.95))
-    alone, other = (found.quantile(length, "model", 0.5) * MILLISECONDS for found in (one, base))
-    yield f"{median:.2f} ({late:.2f})"
-    yield f"{alone:.2f}"
-    yield f"{alone / other:.2f}"
-
-
-def _throughput(one: Result, lengths: Sequence[int]) -> float:
-    """Texts per second when every length comes equally often."""
-    return len(lengths) / sum(1 / one.throughput(length) for length in lengths)
+def _figures(one: Result, base: Result, lengths: Sequence[int]) -> dict[str, list[str]]:
+    """What a table says of one engine: name -> a cell for each length."""
+    median, late, alone, other = (
+        [found.quantile(length, measure, share) for length in lengths]
+        for found, measure, share in (
+            (one, "text_to_label", 0.5),
+            (one, "text_to_label", 0.95),
+            (one, "model", 0.5),
+            (base, "model", 0.5),
+        )
+    )
+    times = {LABEL: median, "95 % below": late, "model alone": alone}
+    return {
+        **{name: [f"{seconds * MILLISECONDS:.2f}" for seconds in found] for name, found in times.items()},
+        "ratio": [f"{own / its:.2f}" for own, its in zip(alone, other, strict=True)],
+        "texts/s": [f"{one.throughput(length):.0f}" for length in lengths],
+    }
 
 
 def _print_starts(result: Bench, console: Console) -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table(title="Start, ms; memory over an idle interpreter, MB", title_justify="left")
+    table = Table(title="By threads: start, ms; memory over an idle interpreter, MB", title_justify="left")
     table.box = box.SIMPLE_HEAD
     for column in ("", "cold open", "label", "warm open", "label", "resident", "peak", "soak"):
         table.add_column(column, justify="right" if column else "left")
@@ -189,7 +195,7 @@ def _print_starts(result: Bench, console: Console) -> None:
         starts = [_median(found, part) for found in (one.cold, one.warm) for part in ("open", "first_label")]
         soak = f"{one.soak['drift']:+.2%}" if one.soak else ""
         memory = [f"{found / MB:.0f}" for found in (one.resident_bytes, one.peak_bytes)]
-        table.add_row(one.subject.name, *starts, *memory, soak)
+        table.add_row(f"{one.subject.engine}, {one.subject.threads}", *starts, *memory, soak)
     console.print(table)
 
 
