@@ -1,0 +1,65 @@
+"""Writes the student as people expect a checkpoint: config.json, model.safetensors and the tokenizer's files.
+
+Takes a transformers model and the teacher's folder. Gives a folder that is whole or absent.
+Leaves out: the training's own files, which lie beside it (state.py, report.py).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pocketbert.export import whole_folder
+from pocketbert.export.distill.options import DistillError, Options
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from pocketbert.export.checkpoint import Checkpoint
+
+# All that a tokenizer may consist of; the weights and config.json are the student's own.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "spiece.model",
+)
+SETTINGS = "tokenizer_config.json"
+OF_TRAINING = ("max_length", "pad_to_multiple_of", "stride", "truncation_strategy")  # one run's, not the tokenizer's
+
+
+def write(student: Any, teacher: Checkpoint, tokenizer: Tokenizer, options: Options) -> None:
+    """Writes `options.out`. Raises DistillError where that cannot be written."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # of a file written in a second
+    try:
+        with whole_folder.staging(options.out) as staging:
+            (student.half() if options.dtype == "fp16" else student).save_pretrained(staging)
+            if tokenizer is teacher.tokenizer:
+                _copy_tokenizer(teacher.folder, staging)
+            else:
+                _write_tokenizer(tokenizer, teacher.folder, student, options, staging)
+            whole_folder.publish(staging, options.out)
+    except OSError as problem:
+        raise DistillError(f"cannot write {options.out}: {problem.strerror or problem}") from problem
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+
+
+def _write_tokenizer(tokenizer: Tokenizer, source: Path, student: Any, options: Options, target: Path) -> None:
+    """tokenizer.json and the settings that go with it: the teacher's, or those beside the tokenizer given."""
+    tokenizer.save(str(target / "tokenizer.json"), pretty=False)
+    beside = options.tokenizer.parent / SETTINGS if options.tokenizer else source / SETTINGS
+    settings = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    settings = {name: value for name, value in settings.items() if name not in (*OF_TRAINING, "added_tokens_decoder")}
+    settings["model_max_length"] = student.config.max_position_embeddings
+    (target / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
