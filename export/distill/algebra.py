@@ -31,10 +31,15 @@ class Embedding:
         """(hidden, width)"""
         return torch.eye(len(self.gain)) if self.project is None else self.project
 
+    @property
+    def constant(self) -> Tensor:
+        """(hidden,)"""
+        return torch.zeros(len(self.matrix)) if self.offset is None else self.offset
+
     def __call__(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Hidden states (n, hidden) of tokens at positions, each (n,)."""
         x = normalize(self.word[ids] + self.position[positions]) * self.gain + self.shift
-        return x @ self.matrix.T + (0 if self.offset is None else self.offset)
+        return x @ self.matrix.T + self.constant
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -76,7 +81,7 @@ def factorize(embedding: Embedding, size: int, word_counts: Tensor, position_cou
     )
     basis = find_basis(weighted, size)  # (width, size)
     matrix = embedding.matrix
-    offset = matrix @ embedding.shift + (0 if embedding.offset is None else embedding.offset)
+    offset = matrix @ embedding.shift + embedding.constant
     return Embedding(
         word=center(embedding.word) @ basis,
         position=center(embedding.position) @ basis,
@@ -99,7 +104,7 @@ def widen(embedding: Embedding, generator: torch.Generator) -> Embedding:
     spread = center(embedding.word[ids] + embedding.position[positions]).std(-1).mean()
     matrix = embedding.matrix * embedding.gain / spread
     word = center(embedding.word) @ matrix.T
-    position = center(embedding.position) @ matrix.T + embedding.matrix @ embedding.shift + embedding.offset
+    position = center(embedding.position) @ matrix.T + embedding.matrix @ embedding.shift + embedding.constant
     wanted, found = embedding(ids, positions), normalize(word[ids] + position[positions])
     gain = (center(wanted.T) * center(found.T)).mean(-1) / center(found.T).square().mean(-1)
     return Embedding(word, position, gain, wanted.mean(0) - gain * found.mean(0))

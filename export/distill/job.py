@@ -118,7 +118,7 @@ def distill(job: Job, watch: Watch) -> Result:
     report.write(run, {**job.facts, "outcome": OUTCOMES[outcome]}, options.work)
     if outcome != "stopped":
         (options.work / state.STATE).unlink(missing_ok=True)
-    return Result(job, outcome, run.best and run.best.accuracy, job.facts["teacher_accuracy"])
+    return Result(job, outcome, run.best.accuracy if run.best else None, job.facts["teacher_accuracy"])
 
 
 def _decide_arithmetic(options: Options) -> tuple[torch.device, bool]:

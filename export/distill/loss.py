@@ -1,6 +1,8 @@
 """The distillation loss: the teacher's softened answers, the labels, and the direction of hidden states.
 
-    L = alpha_ce * T^2 * KL(softmax(t / T) || softmax(s / T)) + alpha_label * CE(labels) + alpha_cos * (1 - cos(h_s, h_t))
+    L = alpha_ce * T^2 * KL(softmax(t / T) || softmax(s / T))
+        + alpha_label * CE(labels)
+        + alpha_cos * (1 - cos(h_s, h_t))
 
 as in DistilBERT (https://arxiv.org/abs/1910.01108, section 2), whose masked words are labels here. Where several
 labels may hold, softmax is a sigmoid per label and KL and CE are summed over the labels.

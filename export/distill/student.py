@@ -151,7 +151,7 @@ def _start_embedding(
         counts = (_as_tensor(usage.words, len(embedding.word)), _as_tensor(usage.positions, shape.positions))
         embedding = factorize(embedding, shape.embedding_size, *counts)
         project = embedding.matrix if basis is None else basis.T @ embedding.matrix
-        offset = embedding.offset if basis is None else embedding.offset @ basis
+        offset = embedding.constant if basis is None else embedding.constant @ basis
         projected: Tensors = {"project.weight": project, "project.bias": offset}
     else:
         embedding = widen(embedding, torch.Generator().manual_seed(seed))

@@ -1,0 +1,179 @@
+"""Checkpoints side by side: each is exported, opened, measured and judged, and set against the first.
+
+Takes checkpoints and options. Gives a `Comparison`: a `Row` for each, plain data.
+Leaves out: the terminal (cli.py) and the page (report.py).
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pocketbert.export import bundle
+from pocketbert.export.checkpoint import Checkpoint, load
+from pocketbert.export.compare import base
+from pocketbert.export.compare.measure import Measured, measure
+from pocketbert.export.compare.shape import count_multiply_adds, count_parameters, describe_method
+from pocketbert.runtime import data, engines, gap
+from pocketbert.runtime.classifier import Classifier
+from pocketbert.runtime.errors import PocketbertError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pocketbert.runtime.data import Dataset
+
+LENGTHS = (16, 32, 64, 128)  # tokens: a chat message, a sentence, two, a paragraph
+TYPICAL = 32  # the one of which a single figure speaks
+FP32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Options:
+    checkpoints: tuple[str, ...]  # none: the base shapes
+    data: Path | None = None
+    columns: tuple[str, ...] = ()
+    limit: int | None = None
+    formats: tuple[str, ...] = ("tflite", "executorch", "coreml")
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Format:
+    """One artifact of a checkpoint; None where this host cannot run it."""
+
+    bytes: int
+    measured: Measured | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A checkpoint's figures."""
+
+    name: str
+    architecture: str
+    method: str
+    layers: int  # that run
+    layers_stored: int
+    parameters: int
+    parameters_executed: int
+    fp32_bytes: int
+    multiply_adds: dict[int, int]  # tokens -> count
+    accuracy: float | None  # of the fp32 checkpoint
+    formats: dict[str, Format] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    rows: Sequence[Row]
+    data: str | None
+    texts: int
+    threads: int
+    lengths: Sequence[int]
+
+
+Tell = Callable[[str], None]
+
+
+def compare(options: Options, tell: Tell = lambda doing: None) -> Comparison:
+    """Exports and measures every checkpoint. `tell` hears what is being done. Raises PocketbertError."""
+    unknown = [name for name in options.formats if name not in engines.ENGINES]
+    if unknown or not options.formats:
+        raise PocketbertError(f"unknown format {(unknown or [''])[0]!r}: use {', '.join(engines.ENGINES)}")
+    if options.data and not options.checkpoints:
+        raise PocketbertError("--data needs checkpoints: the base shapes have random weights and no accuracy")
+    with tempfile.TemporaryDirectory(prefix="pocketbert-compare-") as folder:
+        work = Path(folder)
+        sources = options.checkpoints or [_write_base(name, work, tell) for name in base.SHAPES]
+        loaded = [(str(source), load(source)) for source in sources]
+        texts = [_read_texts(checkpoint, options) for _, checkpoint in loaded]  # bad data is told before the long work
+        rows = [
+            _row(source, checkpoint, dataset, options, work / f"bundle-{i}", tell)
+            for i, ((source, checkpoint), dataset) in enumerate(zip(loaded, texts, strict=True))
+        ]
+    name, count = (texts[0].name, len(texts[0].texts)) if texts[0] else (None, 0)
+    return Comparison(rows, name, count, options.threads, _lengths([checkpoint for _, checkpoint in loaded]))
+
+
+def _write_base(name: str, work: Path, tell: Tell) -> str:
+    tell(f"{name}: writing random weights")
+    return str(base.write(name, work))
+
+
+def _read_texts(checkpoint: Checkpoint, options: Options) -> Dataset | None:
+    if options.data is None:
+        return None
+    return data.read(options.data, checkpoint.labels, checkpoint.multi_label, options.limit, options.columns)
+
+
+def _lengths(checkpoints: Sequence[Checkpoint]) -> list[int]:
+    longest = min(checkpoint.config.positions for checkpoint in checkpoints)
+    return [length for length in LENGTHS if length <= longest] or [longest]
+
+
+def _row(source: str, checkpoint: Checkpoint, texts: Dataset | None, options: Options, folder: Path, tell: Tell) -> Row:
+    config = checkpoint.config
+    lengths = _lengths([checkpoint])
+    parameters = count_parameters(config, {name: tensor.numel() for name, tensor in checkpoint.tensors.items()})
+    tell(f"{checkpoint.name}: exporting to {', '.join(options.formats)}")
+    exported = bundle.export(source, folder, bundle.Options(options.formats, max_length=max(lengths)))
+    accuracy = None
+    if texts:
+        tell(f"{checkpoint.name}: answering {len(texts.texts)} texts in fp32")
+        accuracy = gap.accuracy(_fp32_logits(checkpoint, texts, max(lengths)), texts.labels, checkpoint.multi_label)
+    return Row(
+        name=checkpoint.name,
+        architecture=config.architecture,
+        method=describe_method(config),
+        layers=len(config.schedule),
+        layers_stored=config.stored_layers,
+        parameters=parameters.unique,
+        parameters_executed=parameters.executed,
+        fp32_bytes=FP32_BYTES * parameters.unique,
+        multiply_adds={length: count_multiply_adds(config, length) for length in lengths},
+        accuracy=accuracy,
+        formats={
+            artifact.format: _format(artifact.bytes, artifact.format, folder, checkpoint, texts, options, tell)
+            for artifact in exported.manifest.artifacts
+        },
+    )
+
+
+def _format(
+    size: int, name: str, folder: Path, checkpoint: Checkpoint, texts: Dataset | None, options: Options, tell: Tell
+) -> Format:
+    if not _runs_here(name):
+        return Format(size, None, None)
+    tell(f"{checkpoint.name}: running {name}")
+    accuracy = None
+    with Classifier.open(folder, name, options.threads) as classifier:  # proves the engine, and packs its weights
+        if texts:
+            accuracy = gap.accuracy(classifier.logits(texts.texts), texts.labels, checkpoint.multi_label)
+    return Format(size, measure(folder, name, _lengths([checkpoint]), options.threads), accuracy)
+
+
+def _runs_here(name: str) -> bool:
+    """Core ML runs on Apple's systems alone: elsewhere a reference evaluator would be timed."""
+    return bool(engines.installed([name])) and (name != "coreml" or sys.platform == "darwin")
+
+
+def _fp32_logits(checkpoint: Checkpoint, texts: Dataset, max_length: int) -> NDArray[np.float32]:
+    import torch
+
+    from pocketbert.export.encoder import build
+
+    encoder = build(checkpoint.config, checkpoint.tensors)
+    tokenizer = checkpoint.tokenizer
+    tokenizer.enable_truncation(max_length)
+    with torch.inference_mode():
+        ids = (
+            torch.tensor([encoding.ids], dtype=torch.int32) for encoding in tokenizer.encode_batch(list(texts.texts))
+        )
+        return np.concatenate([encoder(row).numpy() for row in ids])
