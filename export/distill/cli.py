@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pocketbert.export.distill.options import LEARNING_RATE, Options
+from pocketbert.export.distill.options import DROPOUT, LEARNING_RATE, Options
 from pocketbert.runtime.data import split_columns
 from pocketbert.runtime.errors import PocketbertError
 
@@ -67,7 +67,10 @@ def distill(
     learning_rate: Annotated[
         float | None, typer.Option(help=", ".join(f"{rate:g} for {name}" for name, rate in LEARNING_RATE.items()))
     ] = None,
-    dropout: Annotated[float, typer.Option(min=0, max=1)] = DEFAULT.dropout,
+    dropout: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help=", ".join(f"{share:g} for {name}" for name, share in DROPOUT.items())),
+    ] = None,
     max_length: Annotated[int, typer.Option(help="Longer texts are cut, in tokens.")] = DEFAULT.max_length,
     patience: Annotated[
         int, typer.Option(min=1, help="Stop after this many looks (4 an epoch) without a better one.")

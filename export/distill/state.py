@@ -28,7 +28,7 @@ def describe(options: Options, sources: Mapping[str, str], bf16: bool) -> dict[s
     """What must be the same for a continuation to be one: options, the files' hashes, and how torch computes."""
     told = {name: str(value) for name, value in asdict(options).items() if name not in FREE}
     told |= {"threads": str(torch.get_num_threads()), "arithmetic": "bf16" if bf16 else "fp32"}
-    return {**told, **sources, "torch": torch.__version__}
+    return {**told, **sources, "torch": str(torch.__version__)}
 
 
 def save(run: Run, described: Mapping[str, str], folder: Path) -> None:

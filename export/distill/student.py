@@ -280,7 +280,7 @@ def _build(teacher: Checkpoint, tokenizer: Tokenizer, labels: Sequence[str], sha
         "id2label": dict(enumerate(labels)),
         "label2id": {label: i for i, label in enumerate(labels)},
         "problem_type": ("multi" if teacher.multi_label else "single") + "_label_classification",
-        **SHAPES[shape.family](shape, ACTIVATIONS[teacher.config.activation], options.dropout),
+        **SHAPES[shape.family](shape, ACTIVATIONS[teacher.config.activation], options.dropped),
     }
     return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(shape.family, **settings))
 

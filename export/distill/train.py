@@ -111,15 +111,16 @@ def train(run: Run, plan: Plan, watch: Watch, save: Any) -> str:
 
     `save(run)` is called after each look and at a stop.
     """
+    before, started = run.seconds, time.perf_counter()
     while run.step < plan.steps:
-        started = time.perf_counter()
         losses, texts = learn(run, plan)
         run.step += 1
-        run.seconds += time.perf_counter() - started
+        run.seconds = before + time.perf_counter() - started
         watch.stepped(run, losses, texts)
         stop = watch.stopped
         if run.step % plan.look_every == 0 or run.step == plan.steps or (stop and run.best is None):
             watch.looked(run, look(run, plan))
+            run.seconds = before + time.perf_counter() - started
             save(run)
             if is_stuck(run, plan):
                 return "early"
@@ -200,9 +201,9 @@ def look(run: Run, plan: Plan) -> Look:
 
 
 def is_stuck(run: Run, plan: Plan) -> bool:
-    """Whether the last looks brought nothing better."""
-    since = [seen for seen in run.looks if run.best and seen.step > run.best.step]
-    return len(since) >= plan.patience
+    """Whether so many looks passed since the best accuracy was first seen."""
+    seen = [each.accuracy for each in run.looks]
+    return len(seen) - 1 - seen.index(max(seen)) >= plan.patience
 
 
 def answer(model: Any, speller: Speller, texts: Sequence[str], device: torch.device) -> Tensor:

@@ -66,13 +66,12 @@ def find_special(piece: str, tokenizer: Tokenizer) -> int | None:
 
 def pair_tokens(text: str, student: Encoding, teacher: Encoding) -> list[tuple[int, int]]:
     """Positions (student, teacher) of the tokens that cover the same characters, [CLS] and [SEP] included."""
-    spans = {span: position for position, span in enumerate(_spans(text, teacher)) if span is not None}
-    pairs = [
-        (position, spans[span])
-        for position, span in enumerate(_spans(text, student))
-        if span is not None and span in spans
-    ]
-    return [(0, 0), *pairs, (len(student.ids) - 1, len(teacher.ids) - 1)]
+    mine, theirs = (
+        {span: position for position, span in enumerate(_spans(text, encoding)) if span is not None}
+        for encoding in (student, teacher)
+    )  # of tokens on the same characters, a lone word mark before its letter, the last counts
+    pairs = [(position, theirs[span]) for span, position in mine.items() if span in theirs]
+    return [(0, 0), *sorted(pairs), (len(student.ids) - 1, len(teacher.ids) - 1)]
 
 
 def _spans(text: str, encoding: Encoding) -> list[Span | None]:
