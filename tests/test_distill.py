@@ -245,7 +245,7 @@ def test_a_narrower_student_of_fewer_pieces_learns(options: Options, pupil: str)
 def test_saved_files_can_be_read_by_all_and_are_narrow_if_asked(options: Options) -> None:
     run(replace(options, dtype="fp16", epochs=0.2))
     files = {file.name: file.stat().st_mode & 0o777 for file in options.out.iterdir()}
-    assert set(files) == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert set(files) == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert set(files.values()) == {0o644}
     assert all(tensor.dtype == torch.float16 for tensor in checkpoint.load(options.out).tensors.values())
 

@@ -29,7 +29,15 @@ TOKENIZER_FILES = (
     "spiece.model",
 )
 SETTINGS = "tokenizer_config.json"
-OF_TRAINING = ("max_length", "pad_to_multiple_of", "stride", "truncation_strategy")  # one run's, not the tokenizer's
+# One training's, or lists of the ids that tokenizer.json holds itself.
+OF_TRAINING = ("max_length", "pad_to_multiple_of", "stride", "truncation_strategy", "added_tokens_decoder")
+SPECIALS = {
+    "pad_token": ("[PAD]", "<pad>"),
+    "unk_token": ("[UNK]", "<unk>"),
+    "cls_token": ("[CLS]",),
+    "sep_token": ("[SEP]",),
+    "mask_token": ("[MASK]",),
+}
 
 
 def write(student: Any, teacher: Checkpoint, tokenizer: Tokenizer, options: Options) -> None:
@@ -40,13 +48,20 @@ def write(student: Any, teacher: Checkpoint, tokenizer: Tokenizer, options: Opti
     try:
         with whole_folder.staging(options.out) as staging:
             (student.half() if options.dtype == "fp16" else student).save_pretrained(staging)
-            if tokenizer is teacher.tokenizer:
+            if tokenizer is teacher.tokenizer and _names_class(teacher.folder):
                 _copy_tokenizer(teacher.folder, staging)
             else:
-                _write_tokenizer(tokenizer, teacher.folder, student, options, staging)
+                beside = options.tokenizer.parent if options.tokenizer else teacher.folder
+                _write_tokenizer(tokenizer, beside, student, staging)
             whole_folder.publish(staging, options.out)
     except OSError as problem:
         raise DistillError(f"cannot write {options.out}: {problem.strerror or problem}") from problem
+
+
+def _names_class(folder: Path) -> bool:
+    """Whether the folder says which class reads its tokenizer; else transformers goes by the model's family."""
+    file = folder / SETTINGS
+    return file.exists() and "tokenizer_class" in json.loads(file.read_text(encoding="utf-8"))
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:
@@ -55,11 +70,18 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-def _write_tokenizer(tokenizer: Tokenizer, source: Path, student: Any, options: Options, target: Path) -> None:
-    """tokenizer.json and the settings that go with it: the teacher's, or those beside the tokenizer given."""
+def _write_tokenizer(tokenizer: Tokenizer, beside: Path, student: Any, target: Path) -> None:
+    """tokenizer.json, and the settings found `beside` it, completed so that transformers asks no family's class.
+
+    A class would rebuild the tokenizer by the family's habits; an ALBERT may have a BERT's tokenizer here.
+    """
     tokenizer.save(str(target / "tokenizer.json"), pretty=False)
-    beside = options.tokenizer.parent / SETTINGS if options.tokenizer else source / SETTINGS
-    settings = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
-    settings = {name: value for name, value in settings.items() if name not in (*OF_TRAINING, "added_tokens_decoder")}
-    settings["model_max_length"] = student.config.max_position_embeddings
-    (target / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    settings = json.loads((beside / SETTINGS).read_text(encoding="utf-8")) if (beside / SETTINGS).exists() else {}
+    settings = {name: value for name, value in settings.items() if name not in OF_TRAINING}
+    completed = {
+        **{role: name for role, names in SPECIALS.items() for name in names if tokenizer.token_to_id(name) is not None},
+        **settings,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": student.config.max_position_embeddings,
+    }
+    (target / SETTINGS).write_text(json.dumps(completed, indent=2) + "\n", encoding="utf-8")
