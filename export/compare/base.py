@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pocketbert.export.hugging_face import open_transformers
+
 WIDTH = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
 # transformers' defaults are bert-base-uncased and distilbert-base-uncased; of ALBERT they are xxlarge.
 SHAPES: Mapping[str, tuple[str, Mapping[str, int]]] = {
@@ -21,10 +23,10 @@ SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 def make(name: str) -> Any:
     """A transformers classifier of that shape, on whatever device is current (meta: no storage)."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
     family, sizes = SHAPES[name]
-    return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **sizes))
+    transformers = open_transformers()
+    config = transformers.AutoConfig.for_model(family, **sizes)
+    return transformers.AutoModelForSequenceClassification.from_config(config)
 
 
 def write(name: str, folder: Path) -> Path:

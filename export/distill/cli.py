@@ -176,7 +176,8 @@ def _print_table(result: Result, console: Console) -> None:
 
     job, facts = result.job, result.job.facts
     title = f"{job.options.out}: {facts['student']} from {facts['teacher']}, {job.run.seconds / 60:.1f} min"
-    table = Table("", "teacher", "student", title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    console.print(title, highlight=False, markup=False, soft_wrap=True)
+    table = Table("", "teacher", "student", box=box.SIMPLE_HEAD)
     for name, (teacher, student) in facts["sizes"].items():
         table.add_row(name, f"{teacher:,}", f"{student:,}")
     table.add_row("held-out accuracy", _percent(result.teacher_accuracy), _percent(result.accuracy))

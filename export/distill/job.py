@@ -26,6 +26,7 @@ from pocketbert.export.distill.lesson import Lesson, Speller
 from pocketbert.export.distill.loss import Weights
 from pocketbert.export.distill.options import DistillError, Options, check
 from pocketbert.export.distill.train import Plan, Run, Watch
+from pocketbert.export.hugging_face import open_transformers
 from pocketbert.runtime.manifest import hash_file
 
 if TYPE_CHECKING:
@@ -169,11 +170,8 @@ def _make_lesson(
 
 
 def _load_teacher(teacher: Checkpoint, device: torch.device) -> Any:
-    from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # of reading a file
-    model = AutoModelForSequenceClassification.from_pretrained(teacher.folder, dtype=torch.float32)
+    models = open_transformers().AutoModelForSequenceClassification
+    model = models.from_pretrained(teacher.folder, dtype=torch.float32)
     return model.to(device).eval().requires_grad_(False)
 
 

@@ -19,6 +19,7 @@ from pocketbert.export.architectures import EncoderConfig, canonical_names, read
 from pocketbert.export.distill.algebra import Embedding, factorize, find_basis, narrow_norm, widen
 from pocketbert.export.distill.options import DistillError, Options
 from pocketbert.export.distill.vocabulary import find_rows, find_special
+from pocketbert.export.hugging_face import open_transformers
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -267,8 +268,6 @@ def _start_head(
 
 def _build(teacher: Checkpoint, tokenizer: Tokenizer, labels: Sequence[str], shape: Shape, options: Options) -> Any:
     """A transformers model of the shape, randomly initialized, dropout included."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
     same = tokenizer is teacher.tokenizer
     pad = find_special(str(teacher.tokenizer.id_to_token(teacher.config.pad_id)), tokenizer)
     settings = {
@@ -282,7 +281,9 @@ def _build(teacher: Checkpoint, tokenizer: Tokenizer, labels: Sequence[str], sha
         "problem_type": ("multi" if teacher.multi_label else "single") + "_label_classification",
         **SHAPES[shape.family](shape, ACTIVATIONS[teacher.config.activation], options.dropped),
     }
-    return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(shape.family, **settings))
+    transformers = open_transformers()
+    config = transformers.AutoConfig.for_model(shape.family, **settings)
+    return transformers.AutoModelForSequenceClassification.from_config(config)
 
 
 def _shape_distilbert(shape: Shape, activation: str, dropout: float) -> Mapping[str, Any]:

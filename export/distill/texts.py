@@ -62,7 +62,7 @@ def read(options: Options, labels: Sequence[str], multi_label: bool) -> Source:
         )
         parts.append(texts)
     learned = _join(parts[: len(options.data)])
-    train, held_out = (learned, parts[-1]) if options.dev else _split(learned, options)
+    train, held_out = (learned, parts[-1]) if options.dev else split(learned, options.held_out, options.seed)
     return Source(train, held_out, tuple(labels), tuple(notes))
 
 
@@ -92,10 +92,11 @@ def _join(parts: Sequence[Texts]) -> Texts:
     )
 
 
-def _split(texts: Texts, options: Options) -> tuple[Texts, Texts]:
-    """Holds out whole families: a text, its repetitions, and every phrase of it that is a text of its own.
+def split(texts: Texts, share: float, seed: int) -> tuple[Texts, Texts]:
+    """Texts to learn from, and about a `share` of them to judge by. Raises DistillError.
 
-    SST-2 lists a sentence and its phrases, chat logs repeat greetings: a text that was learned may not judge.
+    Whole families are held out: a text, its repetitions, and every phrase of it that is a text of its own. SST-2 lists
+    a sentence and its phrases, chat logs repeat greetings: a text that was learned may not judge.
     """
     if len(texts) < LEAST_ROWS:
         raise DistillError(f"{len(texts)} texts are too few to learn from and to judge by: {LEAST_ROWS} at least")
@@ -107,8 +108,8 @@ def _split(texts: Texts, options: Options) -> tuple[Texts, Texts]:
     labelled = bool(texts.known.any())
     whole = [key for key, rows in rows_of.items() if key not in inside and (texts.known[rows].any() or not labelled)]
     held: set[int] = set()
-    for key in random.Random(options.seed).sample(whole, len(whole)):
-        if len(held) >= options.held_out * len(texts):
+    for key in random.Random(seed).sample(whole, len(whole)):
+        if len(held) >= share * len(texts):
             break
         held.update(rows_of[key], *(rows_of[part] for part in _phrases(key) if part in rows_of))
     if not held or len(held) == len(texts):

@@ -42,9 +42,6 @@ SPECIALS = {
 
 def write(student: Any, teacher: Checkpoint, tokenizer: Tokenizer, options: Options) -> None:
     """Writes `options.out`. Raises DistillError where that cannot be written."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # of a file written in a second
     try:
         with whole_folder.staging(options.out) as staging:
             (student.half() if options.dtype == "fp16" else student).save_pretrained(staging)
