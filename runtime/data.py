@@ -67,15 +67,16 @@ def read(
     multi_label: bool = False,
     limit: int | None = None,
     columns: Sequence[str] = (),
+    owner: str = "the bundle",
 ) -> Dataset:
     """Reads `file`, the first `limit` usable rows of it; `columns` names those of a file without header.
 
-    Raises DataError.
+    `labels` are those that `owner` has. Raises DataError.
     """
     file = Path(file)
     rows, skipped = read_rows(file, multi_label, columns)
     named = [split_label(row.label, multi_label) for row in rows]
-    rule, index = match(file, named, labels)
+    rule, index = match(file, named, labels, owner)
     table = np.zeros((len(rows), len(labels)), np.bool_)
     for row, names in enumerate(named):
         table[row, [index[name] for name in names]] = True

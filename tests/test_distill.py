@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, WORDS, unigram, wordpiece
+from conftest import LABELS, WORDS, Maker, unigram, wordpiece
 from test_bundle import pocketbert
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -357,6 +357,17 @@ def test_labels_of_the_data_give_the_student_a_new_head(options: Options, tmp_pa
     assert list(checkpoint.load(options.out).labels) == ["ham", "spam"]
     assert result.teacher_accuracy is None  # it never knew these labels
     assert result.job.plan.weights.soft == 0
+
+
+def test_several_labels_at_a_time_are_learned(make_checkpoint: Maker, options: Options, tmp_path: Path) -> None:
+    teacher = make_checkpoint("bert", problem_type="multi_label_classification")
+    rows = [f"{i} film\t{('joy|calm', 'anger', '')[i % 3]}" for i in range(60)]
+    result = run(replace(options, teacher=str(teacher), data=(write_tsv(tmp_path, *rows),)))
+    assert checkpoint.load(options.out).multi_label
+    learned = result.job.plan.lesson.texts
+    assert set(map(tuple, learned.labels.tolist())) == {(False, True, True), (True, False, False), (False,) * 3}
+    assert bool(learned.known.all())  # no label at all is an answer too
+    assert result.job.run.curve[-1]["label"] < result.job.run.curve[0]["label"]
 
 
 def test_text_without_labels_is_welcome(options: Options, tmp_path: Path) -> None:

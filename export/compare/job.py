@@ -110,7 +110,8 @@ def _write_base(name: str, work: Path, tell: Tell) -> str:
 def _read_texts(checkpoint: Checkpoint, options: Options) -> Dataset | None:
     if options.data is None:
         return None
-    return data.read(options.data, checkpoint.labels, checkpoint.multi_label, options.limit, options.columns)
+    owner = f"the checkpoint {checkpoint.name}"
+    return data.read(options.data, checkpoint.labels, checkpoint.multi_label, options.limit, options.columns, owner)
 
 
 def _lengths(checkpoints: Sequence[Checkpoint]) -> list[int]:
