@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,7 @@ def compare(options: Options, tell: Tell = lambda doing: None) -> Comparison:
     with tempfile.TemporaryDirectory(prefix="pocketbert-compare-") as folder:
         work = Path(folder)
         sources = options.checkpoints or [_write_base(name, work, tell) for name in base.SHAPES]
-        loaded = [(str(source), load(source)) for source in sources]
+        loaded = _tell_apart([(str(source), load(source)) for source in sources])
         texts = [_read_texts(checkpoint, options) for _, checkpoint in loaded]  # bad data is told before the long work
         rows = [
             _row(source, checkpoint, dataset, options, work / f"bundle-{i}", tell)
@@ -100,6 +101,15 @@ def compare(options: Options, tell: Tell = lambda doing: None) -> Comparison:
         ]
     name, count = (texts[0].name, len(texts[0].texts)) if texts[0] else (None, 0)
     return Comparison(rows, name, count, options.threads, _lengths([checkpoint for _, checkpoint in loaded]))
+
+
+def _tell_apart(loaded: list[tuple[str, Checkpoint]]) -> list[tuple[str, Checkpoint]]:
+    """Folders of the same name go by the paths that were given."""
+    names = Counter(checkpoint.name for _, checkpoint in loaded)
+    return [
+        (source, replace(checkpoint, name=source) if names[checkpoint.name] > 1 else checkpoint)
+        for source, checkpoint in loaded
+    ]
 
 
 def _write_base(name: str, work: Path, tell: Tell) -> str:

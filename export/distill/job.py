@@ -23,7 +23,7 @@ from pocketbert.export import checkpoint as checkpoints
 from pocketbert.export.distill import report, state, student, texts, vocabulary, write
 from pocketbert.export.distill import train as training
 from pocketbert.export.distill.lesson import Lesson, Speller
-from pocketbert.export.distill.loss import Weights
+from pocketbert.export.distill.loss import PARTS, Weights
 from pocketbert.export.distill.options import DistillError, Options, check
 from pocketbert.export.distill.train import Plan, Run, Watch
 from pocketbert.export.hugging_face import open_transformers
@@ -221,6 +221,7 @@ def _describe(job: Job, command: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "arithmetic": "bf16" if plan.bf16 else "fp32",
         "teacher_accuracy": accuracy,
+        "weights": {part: getattr(plan.weights, part) for part in PARTS},
         "sizes": {
             "parameters": [count_teacher(job.teacher), count(job.run.student)],
             "layers run": [len(config.schedule), shape.depth],

@@ -39,10 +39,10 @@ def _plots(run: Run, facts: Mapping[str, Any]) -> list[Plot]:
         ends = (run.looks[0].step, run.looks[-1].step)
         seen.append(Series("teacher", [(step, facts["teacher_accuracy"]) for step in ends]))
     losses = [
-        Series(shown, [(point["step"], point[name]) for point in run.curve if name in point])
+        Series(shown, [(point["step"], point[name] * facts["weights"].get(name, 1.0)) for point in run.curve])
         for name, shown in PART_NAMES.items()
     ]
     return [
         draw("Held-out texts", "step", "accuracy", seen, percent=True),
-        draw("Loss and its parts, unweighted", "step", "loss", losses, zero=True),
+        draw("Loss, and its parts as they are weighted", "step", "loss", losses, zero=True),
     ]

@@ -27,7 +27,7 @@ WARM_UP = 0.06  # share of the steps until the full learning rate; RoBERTa's (ar
 WEIGHT_DECAY = 0.01  # AdamW's own default, and BERT's
 CLIP = 5.0  # largest norm of the gradient, as in DistilBERT's train.py: the loss is a sum of weighted parts
 LOOKS = 4  # at the held-out texts in an epoch
-POINTS = 200  # of the loss curve
+POINTS = 100  # of the loss curve
 JUDGED = 64  # texts at a time where no gradient is kept
 
 
