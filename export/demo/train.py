@@ -34,13 +34,13 @@ LABELS = ("NEGATIVE", "POSITIVE")
 HELD_OUT = 0.03  # of train's rows: 2,020 choose the weights, so that dev is only reported
 TEACHER_WORDS = 9000  # the teacher's most frequent words, for words no film review holds ("app", "phone")
 POSITIONS = 128  # longest text the demo reads, [CLS] and [SEP] included
-COMMON = {"match": "every", "positions": POSITIONS, "dtype": "fp16", "dropout": 0.0, "epochs": 2.0, "force": True}
+COMMON = {"match": "every", "positions": POSITIONS, "dtype": "fp16", "dropout": 0.0, "force": True}
 Vocabulary = Callable[[Sequence[str]], Tokenizer]
 STUDENTS: dict[str, tuple[Vocabulary, dict[str, Any]]] = {
-    "distilbert": (vocabularies.wordpiece, {"layers": 4, "hidden": 128, "learning_rate": 1e-3}),
+    "distilbert": (vocabularies.wordpiece, {"layers": 4, "hidden": 128, "learning_rate": 1e-3, "epochs": 2.0}),
     "albert": (
         vocabularies.unigram,
-        {"layers": 4, "hidden": 256, "embedding_size": 64, "learning_rate": 5e-4},
+        {"layers": 4, "hidden": 256, "embedding_size": 64, "learning_rate": 5e-4, "epochs": 1.0},
     ),
 }
 
