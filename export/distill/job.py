@@ -78,21 +78,7 @@ def prepare(options: Options, command: str = "") -> Job:
     usage = student.Usage(lesson.count_words(), lesson.count_positions())
     pupil, projection = student.make(teacher, tokenizer, source.labels, shape, usage, states, options)
     pupil, projection = pupil.to(device), projection.to(device)
-    own_labels = list(source.labels) == list(teacher.labels)
-    wanted = training.answer(judge, lesson.teacher, source.held_out.texts, device) if own_labels else None
-    plan = Plan(
-        teacher=judge,
-        lesson=lesson,
-        held_out=source.held_out,
-        wanted=wanted,
-        weights=_weights(options, teacher.multi_label, own_labels),
-        layers=_compared(options, shape.depth, len(teacher.config.schedule)),
-        steps=max(1, round(options.epochs * lesson.steps_per_epoch)),
-        rate=options.rate,
-        device=device,
-        bf16=bf16,
-        patience=options.patience,
-    )
+    plan = _make_plan(options, teacher, source, judge, lesson, shape, device, bf16)
     run = Run(pupil, projection, training.make_optimizer(pupil, projection, plan.rate))
     job = Job(options, teacher, source, tokenizer, plan, run, {})
     job.facts.update(_describe(job, command))
@@ -186,6 +172,32 @@ def _sample_states(judge: Any, lesson: Lesson, needed: bool, device: torch.devic
     kept = inputs.attention_mask.bool()
     found = torch.cat([layer.cpu()[kept] for layer in states])  # (depths * tokens, hidden)
     return found[:: max(1, len(found) // SAMPLED_STATES)].clone()
+
+
+def _make_plan(
+    options: Options,
+    teacher: Checkpoint,
+    source: texts.Source,
+    judge: Any,
+    lesson: Lesson,
+    shape: student.Shape,
+    device: torch.device,
+    bf16: bool,
+) -> Plan:
+    own_labels = list(source.labels) == list(teacher.labels)
+    return Plan(
+        teacher=judge,
+        lesson=lesson,
+        held_out=source.held_out,
+        wanted=training.answer(judge, lesson.teacher, source.held_out.texts, device) if own_labels else None,
+        weights=_weights(options, teacher.multi_label, own_labels),
+        layers=_compared(options, shape.depth, len(teacher.config.schedule)),
+        steps=max(1, round(options.epochs * lesson.steps_per_epoch)),
+        rate=options.rate,
+        device=device,
+        bf16=bf16,
+        patience=options.patience,
+    )
 
 
 def _weights(options: Options, multi_label: bool, own_labels: bool) -> Weights:

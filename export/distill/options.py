@@ -112,5 +112,6 @@ def _check_out(options: Options) -> None:
             raise DistillError(
                 f"{folder} exists: choose another --out, or pass --resume to go on or --force to replace"
             )
-    if options.out.exists() and not (options.out / "config.json").exists():
-        raise DistillError(f"{options.out} is not a checkpoint and is not replaced: choose another --out")
+    for folder, kind, file in ((options.out, "checkpoint", "config.json"), (options.work, "training", "training.json")):
+        if folder.exists() and not (folder / file).exists():
+            raise DistillError(f"{folder} is not a {kind} and is not replaced: choose another --out")
