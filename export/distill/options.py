@@ -112,6 +112,9 @@ def _check_out(options: Options) -> None:
             raise DistillError(
                 f"{folder} exists: choose another --out, or pass --resume to go on or --force to replace"
             )
-    for folder, kind, file in ((options.out, "checkpoint", "config.json"), (options.work, "training", "training.json")):
-        if folder.exists() and not (folder / file).exists():
+    for folder, kind, files in (
+        (options.out, "checkpoint", ("config.json",)),
+        (options.work, "training", ("training.json", "state.pt")),
+    ):
+        if folder.exists() and not any((folder / file).exists() for file in files):
             raise DistillError(f"{folder} is not a {kind} and is not replaced: choose another --out")
