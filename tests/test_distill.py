@@ -156,6 +156,8 @@ def test_a_factorized_embedding_of_full_width_is_the_teachers(hidden: int | None
     for size in (24, 20, 12, 6):
         narrow = algebra.factorize(whole, size, torch.ones(60), torch.ones(10))
         assert narrow.word.shape == (60, size)
+        lengths = [(each(ids, positions) - narrow.constant).norm() for each in (narrow, whole)]
+        assert float(lengths[0] / lengths[1]) == pytest.approx(1, abs=0.1)  # what is cut off shortens no state
         distances.append(float((narrow(ids, positions) - whole(ids, positions)).norm()))
     assert distances[0] < 1e-3 < distances[1] < distances[2] < distances[3] < float(whole(ids, positions).norm())
 
