@@ -75,7 +75,7 @@ def _print(result: Mapping[str, Any], length: str) -> None:
     table = Table(
         title=f"{length} tokens, {result['threads']} threads{judged}", title_justify="left", box=box.SIMPLE_HEAD
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for row in rows:
         table.add_column(row["name"], justify="right")
     for line in _lines(rows, length):

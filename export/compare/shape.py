@@ -46,7 +46,7 @@ def describe_method(config: EncoderConfig) -> str:
     depth = len(config.schedule)
     if config.architecture == "albert":
         shared = "one layer" if config.stored_layers == 1 else f"{config.stored_layers} layers"
-        return f"{shared} run {depth} times, embedding {config.embedding_size} wide"
+        return f"{shared} × {depth}, embedding {config.embedding_size}"
     return f"{depth} layers, distilled" if config.architecture == "distilbert" else f"{depth} layers, uncompressed"
 
 
