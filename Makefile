@@ -3,6 +3,8 @@
 #   make test    style, types, every test
 #   make fast    the same without the tests marked slow
 #   make demo-checkpoints    train the embedded checkpoints anew, into demo-training (DATA and TEACHER: see below)
+#   make check-arm   golden cases of the demo bundles on Arm kernels, under emulation
+#   make tokenizer-contract   Kotlin's ids against Hugging Face's: every code point and text (a JDK, npm, an hour)
 
 # The first of these that runs; 3.11 is the one that was tested most. PYTHON=... overrides the choice.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
@@ -14,7 +16,7 @@ TYPED := .venv/typed/pocketbert
 DATA ?= ../shared/data/sst2
 TEACHER ?= ../shared/models/distilbert-l6-h384-sst2
 
-.PHONY: demo demo-checkpoints test fast check clean
+.PHONY: demo demo-checkpoints test fast check check-arm tokenizer-contract clean
 
 demo: .venv/export
 	$(BIN)/python -m pocketbert.export.demo
@@ -33,8 +35,15 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	cd $(dir $(TYPED)) && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p pocketbert.runtime -p pocketbert.export
 
+check-arm: .venv/dev
+	@test -d demo-bundles || $(BIN)/python -m pocketbert.export.demo
+	$(BIN)/python tests/arm/check.py demo-bundles/*
+
+tokenizer-contract: .venv/dev
+	$(BIN)/python tests/tokenizer_contract.py
+
 clean:
-	rm -rf .venv build *.egg-info demo-bundles demo-training
+	rm -rf .venv .kotlin build *.egg-info demo-bundles demo-training
 
 .venv/export: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[export]'

@@ -37,6 +37,7 @@ from pocketbert.export.quantize import (
     make_oracle,
     quantize,
 )
+from pocketbert.export.tokenizer_tables import TABLES, compile_tokenizer
 from pocketbert.runtime import manifest as bundle
 from pocketbert.runtime.errors import PocketbertError
 
@@ -149,7 +150,7 @@ def _write_artifacts(
             progress.start(format, "lowering")
             job = pool.submit(_lower, checkpoint.folder, options, lengths, format, staging)
             jobs[job] = format
-        progress.start("golden", "writing golden.json and tokenizer.json")
+        progress.start("golden", "writing golden.json and the tokenizer")
         _write_golden(checkpoint, max(lengths), options, staging)
         progress.done("golden", f"{len(golden.TEXTS)} cases")
         artifacts = dict(_collect(jobs, progress))
@@ -229,6 +230,7 @@ def _build(checkpoint: Checkpoint, max_length: int) -> Encoder:
 
 
 def _write_golden(checkpoint: Checkpoint, max_length: int, options: Options, staging: Path) -> None:
+    compile_tokenizer(checkpoint.tokenizer).save(staging / TABLES)
     (staging / TOKENIZER).write_text(checkpoint.tokenizer.to_str(pretty=False) + "\n", encoding="utf-8")
     _use_one_thread()
     encoder = _build(checkpoint, max_length)
@@ -256,6 +258,7 @@ def _describe(
         input=bundle.Tensor("input_ids", "int32", (1, None)),
         output=bundle.Tensor("logits", "float32", (1, len(checkpoint.labels))),
         tokenizer=bundle.describe_file(staging, TOKENIZER),
+        tokenizer_tables=bundle.describe_file(staging, TABLES),
         golden=bundle.describe_file(staging, golden.GOLDEN),
         artifacts=tuple(artifacts),
         source={

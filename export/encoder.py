@@ -86,7 +86,9 @@ class Layer(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor, mask: Tensor, queries: int | None = None) -> Tensor:
-        asked = x if queries is None else x[:queries]  # (queries, hidden)
+        return self.answer(x if queries is None else x[:queries], x, mask)
+
+    def answer(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:  # (queries, hidden), (seq, hidden), (seq,)
         x = self.attention_norm(self.attention_out(self.attend(asked, x, mask)) + asked)
         return self.output_norm(self.down(self.activation(self.up(x))) + x)
 
@@ -97,7 +99,7 @@ class Layer(nn.Module):
         value = self.value(x).view(split).permute(1, 0, 2)  # (heads, seq, head_dim)
         weights = torch.softmax(torch.bmm(query, key) + mask, dim=-1)  # (heads, queries, seq)
         context = torch.bmm(weights, value)  # (heads, queries, head_dim)
-        return context.permute(1, 0, 2).reshape(-1, self.heads * self.head_dim)  # (queries, hidden)
+        return context.permute(1, 0, 2).contiguous().view(-1, self.heads * self.head_dim)  # (queries, hidden)
 
 
 class Encoder(nn.Module):

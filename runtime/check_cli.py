@@ -115,9 +115,7 @@ def _choose(manifest: Manifest, asked: Sequence[str]) -> tuple[list[str], list[s
     from pocketbert.runtime import engines
 
     for name in asked:
-        kind = manifest.artifact(name.partition(":")[0]).format
-        if not engines.installed([kind]):
-            raise EngineError(f"no engine for {kind} is installed: pip install 'pocketbert[{kind}]'")
+        engines.check_installed(manifest.artifact(name.partition(":")[0]).format)
     if asked:
         return list(dict.fromkeys(asked)), []
     formats = [artifact.format for artifact in manifest.artifacts]

@@ -7,6 +7,7 @@ Leaves out: batches inside an engine (artifacts take one text at a time, at its 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -54,8 +55,11 @@ class Classifier:
         name = engine or _best_engine(manifest)
         engines.check_name(name)
         artifact = manifest.artifact(name.partition(":")[0])
-        bundle.verify(folder, [manifest.tokenizer, *artifact.files])
-        tokenizer = Tokenizer(folder / manifest.tokenizer.path, manifest.max_length)
+        with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free to build the tokenizer
+            verified = pool.submit(bundle.verify, folder, artifact.files)
+            bundle.verify(folder, [manifest.tokenizer])
+            tokenizer = Tokenizer(folder / manifest.tokenizer.path, manifest.max_length)
+            verified.result()
         classifier = cls(manifest, tokenizer, engines.open_engine(name, folder, artifact, threads))
         if prove:
             proof.prove(classifier, folder)

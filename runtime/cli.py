@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pocketbert.runtime.bench_cli import bench
 from pocketbert.runtime.chat import chat
 from pocketbert.runtime.check_cli import check
 from pocketbert.runtime.engines.quiet import leave_quietly
@@ -72,7 +73,8 @@ def inspect(bundle: Bundle, as_json: AsJson = False) -> None:
     from pocketbert.runtime import manifest as format
 
     manifest = format.read(bundle)
-    files = [manifest.tokenizer, manifest.golden, *(file for a in manifest.artifacts for file in a.files)]
+    files = [manifest.tokenizer, manifest.tokenizer_tables, manifest.golden]
+    files += [file for a in manifest.artifacts for file in a.files]
     format.verify(bundle, files)
     if as_json:
         print(json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
@@ -81,6 +83,7 @@ def inspect(bundle: Bundle, as_json: AsJson = False) -> None:
 
 
 app.command()(check)
+app.command()(bench)
 app.command()(chat)
 
 

@@ -78,6 +78,7 @@ class Manifest:
     input: Tensor
     output: Tensor
     tokenizer: File
+    tokenizer_tables: File  # the same tokenizer for phones
     golden: File
     artifacts: tuple[Artifact, ...]
     source: Mapping[str, Any]  # name, weights_sha256, ignored_tensors
@@ -163,6 +164,7 @@ def _manifest(content: Any) -> Manifest:
         input=_tensor(fields.child("input")),
         output=_tensor(fields.child("output")),
         tokenizer=_file(fields.child("tokenizer")),
+        tokenizer_tables=_file(fields.child("tokenizer_tables")),
         golden=_file(fields.child("golden")),
         artifacts=fields.children("artifacts", _artifact),
         source=fields.take("source", dict),

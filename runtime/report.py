@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pocketbert.runtime import gap
+from pocketbert.runtime import gap, page
 from pocketbert.runtime.classifier import probabilities
-from pocketbert.runtime.errors import PocketbertError
 from pocketbert.runtime.gates import Gate, missed
 from pocketbert.runtime.parity import CHECKPOINT
 
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
 REPORT_VERSION = 1  # of the JSON, as check.schema.json has it
 TEXT_SHOWN = 300  # characters of a text in a report; a line more tells nobody more
 STDOUT = Path("-")
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 AT_LEAST = "agreement"  # the one gate whose limit is a minimum
 SIDE = 200  # of a scatter plot, in SVG units
 DOTS = 2000  # more in one plot are a smear; the flips among them are always drawn
@@ -74,18 +73,14 @@ def write_json(result: Mapping[str, Any], target: Path) -> None:
     if target == STDOUT:
         sys.stdout.write(content)
     else:
-        _write(target, content)
+        page.write_whole(target, content)
 
 
 def write_html(result: Mapping[str, Any], check: Check, target: Path) -> None:
     """Writes the page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("report.html.jinja").render(
+    page.write(
+        target,
+        TEMPLATE,
         result=result,
         counts=Counter(gate["status"] for gate in result["gates"]),
         gate_rows=_gate_rows(result),
@@ -97,18 +92,6 @@ def write_html(result: Mapping[str, Any], check: Check, target: Path) -> None:
         side=SIDE,
         dots=DOTS,
     )
-    _write(target, page.encode("utf-8", "replace").decode("utf-8"))
-
-
-def _write(target: Path, content: str) -> None:
-    """Under another name first: a report is whole or absent."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        partial.write_text(content, encoding="utf-8")
-        os.replace(partial, target)
-    except OSError as problem:
-        partial.unlink(missing_ok=True)
-        raise PocketbertError(f"cannot write {target}: {problem.strerror or problem}") from problem
 
 
 def _data(check: Check) -> dict[str, Any] | None:

@@ -84,6 +84,38 @@ def test_executorch_holds_the_oracles_word_table_once(
     assert program.count(oracle.embeddings.word.weight.numpy().tobytes()) == 1
 
 
+def test_executorch_runs_every_layer_whole_in_one_delegate_that_all_its_uses_share(bundles: dict[str, Path]) -> None:
+    """Three depths of ALBERT's one layer: two calls of one delegate, and the last depth, which answers [CLS] only."""
+    calls, operators = read_program(bundles["albert"] / "model.pte")
+    embeddings_end, layer, again, last_layer, head = calls
+    assert layer == again
+    assert len({embeddings_end, layer, last_layer, head}) == 4
+    look_ups = {"aten::embedding", "aten::slice_copy", "aten::select_copy", "aten::mul", "aten::add"}
+    assert operators <= look_ups | {"aten::eq", "aten::_to_copy", "aten::sym_size"}
+
+
+def read_program(file: Path) -> tuple[list[int], set[str]]:
+    """The delegates that a program calls, in order, and the operators that it runs itself."""
+    from executorch.exir._serialize._program import deserialize_pte_binary
+    from executorch.exir.schema import DelegateCall, KernelCall
+
+    plan = deserialize_pte_binary(file.read_bytes()).program.execution_plan[0]
+    calls = [instruction.instr_args for chain in plan.chains for instruction in chain.instructions]
+    operators = {plan.operators[call.op_index].name for call in calls if isinstance(call, KernelCall)}
+    return [call.delegate_index for call in calls if isinstance(call, DelegateCall)], operators
+
+
+def test_an_op_of_a_layer_that_xnnpack_does_not_take_is_refused_by_name() -> None:
+    from pocketbert.export.backends.executorch import delegate
+
+    class Odd(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cumsum(x, dim=1)
+
+    with pytest.raises(NotImplementedError, match=r"XNNPACK does not take aten\.cumsum"):
+        delegate(Odd(), (torch.zeros(1, 4),), (None,))
+
+
 def test_core_ml_holds_the_oracles_weights(oracle: encoder.Encoder, family: str, bundles: dict[str, Path]) -> None:
     import coremltools
     from coremltools.converters.mil.frontend.milproto.load import load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import edit_json
 
 from pocketbert.export import bundle, golden
 from pocketbert.export.bundle import ExportError, Options
@@ -29,7 +31,8 @@ def pocketbert(*arguments: object, **environment: str) -> subprocess.CompletedPr
 def test_a_bundle_holds_what_its_manifest_lists(bundles: dict[str, Path]) -> None:
     for folder in bundles.values():
         loaded = manifest.read(folder)
-        files = [loaded.tokenizer, loaded.golden, *(file for a in loaded.artifacts for file in a.files)]
+        files = [loaded.tokenizer, loaded.tokenizer_tables, loaded.golden]
+        files += [file for a in loaded.artifacts for file in a.files]
         manifest.verify(folder, files)
         found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
         assert found == {file.path for file in files} | {"manifest.json"}
@@ -45,6 +48,16 @@ def test_parts_add_up_to_the_artifact(bundles: dict[str, Path]) -> None:
 def test_lengths_end_at_the_maximum(bundles: dict[str, Path]) -> None:
     loaded = manifest.read(bundles["albert"])
     assert (loaded.lengths, loaded.max_length) == ((8, 16, 24), 24)
+
+
+def test_a_tokenizer_that_phones_do_not_read_is_refused_before_anything_is_written(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    checkpoint = shutil.copytree(checkpoints["bert"], tmp_path / "checkpoint")
+    edit_json(checkpoint / "tokenizer.json", normalizer={"type": "NFC"})
+    with pytest.raises(PocketbertError, match="normalizer is not one that phones read: NFC"):
+        bundle.export(str(checkpoint), tmp_path / "out", TFLITE)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
 def test_golden_texts_cover_what_a_keyboard_can_send() -> None:
@@ -169,8 +182,6 @@ def test_a_users_mistake_is_one_line_and_exit_2(
 
 
 def test_inspect_shows_sizes_and_finds_an_altered_file(bundles: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
     shown = pocketbert("inspect", bundles["albert"], COLUMNS="120")
     assert shown.returncode == 0
     assert "all hashes match" in shown.stdout and "embeddings" in shown.stdout

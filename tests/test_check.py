@@ -136,6 +136,7 @@ def write_bundle(folder: Path, labels: tuple[str, ...], multi_label: bool = Fals
         input=bundle.Tensor("input_ids", "int32", (1, None)),
         output=bundle.Tensor("logits", "float32", (1, len(labels))),
         tokenizer=file("tokenizer.json"),
+        tokenizer_tables=file("tokenizer.json"),  # no phone opens this bundle
         golden=file("golden.json"),
         artifacts=(artifact,),
         source={"name": "model", "weights_sha256": "0" * 64, "ignored_tensors": []},

@@ -7,23 +7,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Maker, edit_json, wordpiece
+from tokenizer_texts import ODD
 from tokenizers import Tokenizer
 
-from pocketbert.export import golden
 from pocketbert.export.tokenizer import TokenizerError, load_tokenizer
-
-# Where tokenizers go wrong: accents in both forms, case pairs, CJK, joiners, controls, odd blanks, very long words.
-ODD = (
-    *golden.TEXTS,
-    "e\u0301 é Ａ ﬃ ß ẞ İ ı ς σ Σ",
-    "\u00a0\u2003\u3000 blanks \u200b\u200d\ufeff joiners",
-    "漢字かな交じり文 한국어 中文,标点。",
-    "a" * 250,
-    "👩🏽‍🚀 🏳️‍🌈 ☺︎ ☺️",
-    "\x00\x01\x7f\x9f controls\r\n\t",
-    "don't can't it's 'quoted' ``a'' U.S.A. 3.14 1,000",
-    "नमस्ते ไทย עברית العربية",
-)
 
 
 def write_vocabulary(folder: Path) -> Path:

@@ -29,6 +29,7 @@ VALID: dict[str, Any] = {
     "input": {"name": "input_ids", "dtype": "int32", "shape": [1, None]},
     "output": {"name": "logits", "dtype": "float32", "shape": [1, 2]},
     "tokenizer": FILE,
+    "tokenizer_tables": {**FILE, "path": "tokenizer.safetensors"},
     "golden": {**FILE, "path": "golden.json"},
     "artifacts": [
         {
@@ -99,6 +100,7 @@ def test_exported_manifests_match_the_schema(bundles: dict[str, Path], family: s
         ("max_length", True, "max_length"),
         ("pad_id", -1, "pad_id"),
         ("tokenizer", None, "tokenizer"),
+        ("tokenizer_tables", None, "tokenizer_tables"),
         ("tokenizer.path", "../secret", "leaves the bundle"),
         ("tokenizer.path", "/etc/passwd", "leaves the bundle"),
         ("tokenizer.path", "a/../../b", "leaves the bundle"),

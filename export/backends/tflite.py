@@ -248,6 +248,11 @@ def _nothing(sub: Subgraph, node: Node) -> None:
     """Shape arithmetic and the activations' quantization, which FULLY_CONNECTED does by itself."""
 
 
+def _same(sub: Subgraph, node: Node) -> None:
+    """TFLite's tensors are contiguous."""
+    sub.at[node] = sub.value(node.args[0])
+
+
 def _dequantize_token(sub: Subgraph, node: Node) -> None:
     quantized = node.args[0]
     sub.at[node] = sub.value(quantized.args[0])  # a hybrid op takes the float and quantizes each token itself
@@ -400,7 +405,7 @@ RULES: dict[Any, Rule] = {
     decomposed.dequantize_per_channel.default: _dequantize_channel,
     aten.linear.default: _linear,
     aten.view.default: _reshape,
-    aten.reshape.default: _reshape,
+    aten.contiguous.default: _same,
     aten.permute.default: _permute,
     aten.bmm.default: _bmm,
     aten.softmax.int: _softmax,

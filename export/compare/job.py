@@ -50,8 +50,8 @@ class Format:
     """One artifact of a checkpoint; None where this host cannot run it."""
 
     bytes: int
-    measured: Measured | None
-    accuracy: float | None
+    measured: Measured | None = None
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,24 +83,42 @@ class Comparison:
 Tell = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A checkpoint on its way: loaded, and exported to `folder`."""
+
+    source: str
+    checkpoint: Checkpoint
+    texts: Dataset | None
+    folder: Path
+
+
 def compare(options: Options, tell: Tell = lambda doing: None) -> Comparison:
     """Exports and measures every checkpoint. `tell` hears what is being done. Raises PocketbertError."""
+    _check(options)
+    with tempfile.TemporaryDirectory(prefix="pocketbert-compare-") as folder:
+        work = Path(folder)
+        sources = options.checkpoints or [_write_base(name, work, tell) for name in base.SHAPES]
+        loaded = _tell_apart([(str(source), load(source)) for source in sources])
+        # Bad data is told before the long work.
+        entries = [Entry(*one, _read_texts(one[1], options), work / f"bundle-{i}") for i, one in enumerate(loaded)]
+        lengths = _lengths([entry.checkpoint for entry in entries])
+        artifacts = [_export(entry, options, max(lengths), tell) for entry in entries]
+        formats = [{name: Format(size) for name, size in found.items()} for found in artifacts]
+        for name in filter(_runs_here, options.formats):
+            for row, found in zip(formats, _run(name, entries, lengths, options, tell), strict=True):
+                row[name] = replace(found, bytes=row[name].bytes)
+        rows = [_row(entry, found, lengths, tell) for entry, found in zip(entries, formats, strict=True)]
+    first = entries[0].texts
+    return Comparison(rows, first.name if first else None, len(first.texts) if first else 0, options.threads, lengths)
+
+
+def _check(options: Options) -> None:
     unknown = [name for name in options.formats if name not in engines.ENGINES]
     if unknown or not options.formats:
         raise PocketbertError(f"unknown format {(unknown or [''])[0]!r}: use {', '.join(engines.ENGINES)}")
     if options.data and not options.checkpoints:
         raise PocketbertError("--data needs checkpoints: the base shapes have random weights and no accuracy")
-    with tempfile.TemporaryDirectory(prefix="pocketbert-compare-") as folder:
-        work = Path(folder)
-        sources = options.checkpoints or [_write_base(name, work, tell) for name in base.SHAPES]
-        loaded = _tell_apart([(str(source), load(source)) for source in sources])
-        texts = [_read_texts(checkpoint, options) for _, checkpoint in loaded]  # bad data is told before the long work
-        rows = [
-            _row(source, checkpoint, dataset, options, work / f"bundle-{i}", tell)
-            for i, ((source, checkpoint), dataset) in enumerate(zip(loaded, texts, strict=True))
-        ]
-    name, count = (texts[0].name, len(texts[0].texts)) if texts[0] else (None, 0)
-    return Comparison(rows, name, count, options.threads, _lengths([checkpoint for _, checkpoint in loaded]))
 
 
 def _tell_apart(loaded: list[tuple[str, Checkpoint]]) -> list[tuple[str, Checkpoint]]:
@@ -129,16 +147,38 @@ def _lengths(checkpoints: Sequence[Checkpoint]) -> list[int]:
     return [length for length in LENGTHS if length <= longest] or [longest]
 
 
-def _row(source: str, checkpoint: Checkpoint, texts: Dataset | None, options: Options, folder: Path, tell: Tell) -> Row:
+def _export(entry: Entry, options: Options, max_length: int, tell: Tell) -> dict[str, int]:
+    """Bytes by format."""
+    tell(f"{entry.checkpoint.name}: exporting to {', '.join(options.formats)}")
+    exported = bundle.export(entry.source, entry.folder, bundle.Options(options.formats, max_length=max_length))
+    return {artifact.format: artifact.bytes for artifact in exported.manifest.artifacts}
+
+
+def _run(name: str, entries: Sequence[Entry], lengths: Sequence[int], options: Options, tell: Tell) -> list[Format]:
+    """Speed, memory and accuracy of every checkpoint under one engine."""
+    tell(f"measuring {name}")
+    measured = measure([entry.folder for entry in entries], name, lengths, options.threads)
+    accuracies = [_int8_accuracy(name, entry, options, tell) for entry in entries]
+    return [Format(0, *pair) for pair in zip(measured, accuracies, strict=True)]
+
+
+def _int8_accuracy(name: str, entry: Entry, options: Options, tell: Tell) -> float | None:
+    if entry.texts is None:
+        return None
+    tell(f"{entry.checkpoint.name}: answering {len(entry.texts.texts)} texts with {name}")
+    with Classifier.open(entry.folder, name, options.threads) as classifier:
+        logits = classifier.logits(entry.texts.texts)
+    return gap.accuracy(logits, entry.texts.labels, entry.checkpoint.multi_label)
+
+
+def _row(entry: Entry, formats: dict[str, Format], lengths: Sequence[int], tell: Tell) -> Row:
+    checkpoint, texts, accuracy = entry.checkpoint, entry.texts, None
     config = checkpoint.config
-    lengths = _lengths([checkpoint])
     parameters = count_parameters(config, {name: tensor.numel() for name, tensor in checkpoint.tensors.items()})
-    tell(f"{checkpoint.name}: exporting to {', '.join(options.formats)}")
-    exported = bundle.export(source, folder, bundle.Options(options.formats, max_length=max(lengths)))
-    accuracy = None
     if texts:
         tell(f"{checkpoint.name}: answering {len(texts.texts)} texts in fp32")
-        accuracy = gap.accuracy(_fp32_logits(checkpoint, texts, max(lengths)), texts.labels, checkpoint.multi_label)
+        logits = _fp32_logits(checkpoint, texts, max(lengths))
+        accuracy = gap.accuracy(logits, texts.labels, checkpoint.multi_label)
     return Row(
         name=checkpoint.name,
         architecture=config.architecture,
@@ -150,24 +190,8 @@ def _row(source: str, checkpoint: Checkpoint, texts: Dataset | None, options: Op
         fp32_bytes=FP32_BYTES * parameters.unique,
         multiply_adds={length: count_multiply_adds(config, length) for length in lengths},
         accuracy=accuracy,
-        formats={
-            artifact.format: _format(artifact.bytes, artifact.format, folder, checkpoint, texts, options, tell)
-            for artifact in exported.manifest.artifacts
-        },
+        formats=formats,
     )
-
-
-def _format(
-    size: int, name: str, folder: Path, checkpoint: Checkpoint, texts: Dataset | None, options: Options, tell: Tell
-) -> Format:
-    if not _runs_here(name):
-        return Format(size, None, None)
-    tell(f"{checkpoint.name}: running {name}")
-    accuracy = None
-    with Classifier.open(folder, name, options.threads) as classifier:  # proves the engine, and packs its weights
-        if texts:
-            accuracy = gap.accuracy(classifier.logits(texts.texts), texts.labels, checkpoint.multi_label)
-    return Format(size, measure(folder, name, _lengths([checkpoint]), options.threads), accuracy)
 
 
 def _runs_here(name: str) -> bool:

@@ -1,36 +1,23 @@
-"""How fast a bundle answers and how much memory it holds, in a process of its own.
+"""How fast bundles answer and how much memory they hold under one engine: `pocketbert bench`, across checkpoints.
 
-    python -m pocketbert.export.compare.measure BUNDLE ENGINE THREADS LENGTH...     prints one line of JSON
-
-Takes a bundle and an engine. Gives the median milliseconds for texts of some lengths, and the resident memory that
-opening and running added. Leaves out: comparing engines with each other in turns.
+Takes bundles and an engine. Gives, for each bundle, the median milliseconds by length and the memory that opening and
+running it added. Leaves out: how it is measured (runtime/bench.py), in turns, so that a busy machine hurts all alike.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import json
-import os
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from pocketbert.runtime.engines.quiet import leave_quietly
-from pocketbert.runtime.errors import EngineError
+from pocketbert.runtime import bench
+from pocketbert.runtime import manifest as bundle
+from pocketbert.runtime.bench import Result, Subject
 
-WARM_UPS = 3  # runs that are not counted: buffers are allocated, weights packed
-SECONDS = 1.0  # of counted runs for each length
-LEAST_RUNS = 5
-MB = 1_000_000
-KIB = 1024
+ROUNDS = 5  # turns of ten texts: the median of fifty
 MILLISECONDS = 1000
-# Imported before memory is read: on a phone there is no Python and no torch around the engine.
-FRAMEWORKS = {"tflite": "ai_edge_litert.compiled_model", "executorch": "executorch.runtime", "coreml": "coremltools"}
+MB = 1_000_000
+MEASURE = "model"  # from ids to logits: tokenizers are not what is compared
 
 
 @dataclass(frozen=True)
@@ -41,51 +28,14 @@ class Measured:
     resident_mb: float
 
 
-def measure(bundle: Path, engine: str, lengths: Sequence[int], threads: int) -> Measured:
-    """Runs the measurement in a child process. Raises EngineError with the child's last line where that fails."""
-    command = [sys.executable, "-m", "pocketbert.export.compare.measure", str(bundle), engine, str(threads)]
-    done = subprocess.run([*command, *map(str, lengths)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = next(iter(reversed(done.stderr.strip().splitlines())), f"exit status {done.returncode}")
-        raise EngineError(f"{engine} could not be measured on {bundle.name}: {last}")
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    return Measured({int(tokens): ms for tokens, ms in found["milliseconds"].items()}, found["resident_mb"])
+def measure(folders: Sequence[Path], engine: str, lengths: Sequence[int], threads: int) -> list[Measured]:
+    """Measures each bundle. Raises EngineError where one does not open."""
+    subjects = [Subject(engine, threads, str(folder)) for folder in folders]
+    texts = {str(folder): bench.make_texts(folder, bundle.read(folder), lengths) for folder in folders}
+    found = bench.measure(subjects, texts, ROUNDS, starts=0)
+    return [_summarize(result) for result in found.results]
 
 
-def _measure_here(bundle: Path, engine: str, threads: int, lengths: Sequence[int]) -> Measured:
-    from pocketbert.runtime.classifier import Classifier
-
-    with contextlib.suppress(ImportError):  # another implementation of the format may be installed
-        importlib.import_module(FRAMEWORKS[engine])
-    before = _resident()
-    with Classifier.open(bundle, engine, threads, prove=False) as classifier:
-        ids = classifier.tokenizer("a film " * max(lengths))  # which words costs no time
-        milliseconds = {length: _median(lambda n=length: classifier.run(ids[:n])) for length in lengths}  # type: ignore[misc]
-        return Measured(milliseconds, (_resident() - before) / MB)
-
-
-def _median(run: Callable[[], object]) -> float:
-    for _ in range(WARM_UPS):
-        run()
-    times: list[float] = []
-    while sum(times) < SECONDS or len(times) < LEAST_RUNS:
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times) * MILLISECONDS
-
-
-def _resident() -> int:
-    """Bytes of this process in memory: now on Linux, elsewhere at the peak."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else KIB)
-
-
-if __name__ == "__main__":
-    place, name, threads, *tokens = sys.argv[1:]
-    print(json.dumps(asdict(_measure_here(Path(place), name, int(threads), [int(n) for n in tokens]))), flush=True)
-    leave_quietly()
+def _summarize(result: Result) -> Measured:
+    medians = {length: result.quantile(length, MEASURE, 0.5) * MILLISECONDS for length in result.samples}
+    return Measured(medians, result.resident_bytes / MB)

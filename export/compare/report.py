@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pocketbert.export import page
 from pocketbert.export.compare.job import TYPICAL, Comparison, Format, Row
-from pocketbert.export.drawing import Plot, Series, draw
+from pocketbert.runtime import page
+from pocketbert.runtime.drawing import Plot, Series, draw
 
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 REPORT_VERSION = 1
 MB = 1_000_000
 
@@ -69,7 +70,7 @@ def _kept(accuracy: float | None, first: float | None) -> float | None:
 
 def write_html(result: Mapping[str, Any], target: Path) -> None:
     """Writes the page. Raises PocketbertError."""
-    page.write(target, "compare/report.html.jinja", result=result, plots=_plots(result), typical=str(typical(result)))
+    page.write(target, TEMPLATE, result=result, plots=_plots(result), typical=str(typical(result)))
 
 
 def typical(result: Mapping[str, Any]) -> int:

@@ -12,10 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pocketbert.export import page
 from pocketbert.export.distill.train import Run
-from pocketbert.export.drawing import Plot, Series, draw
+from pocketbert.runtime import page
+from pocketbert.runtime.drawing import Plot, Series, draw
 
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 REPORT, LOG = "report.html", "training.json"
 PART_NAMES = {"loss": "whole", "soft": "teacher's answers", "label": "labels", "cosine": "hidden states"}
 
@@ -27,7 +28,7 @@ def write(run: Run, facts: Mapping[str, Any], folder: Path) -> None:
     log = {**facts, "best": best, "looks": [asdict(look) for look in run.looks], "curve": run.curve}
     log["steps_done"], log["seconds"] = run.step, round(run.seconds, 1)
     (folder / LOG).write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
-    page.write(folder / REPORT, "distill/report.html.jinja", log=log, plots=_plots(run, facts))
+    page.write(folder / REPORT, TEMPLATE, log=log, plots=_plots(run, facts))
 
 
 def _plots(run: Run, facts: Mapping[str, Any]) -> list[Plot]:

@@ -58,6 +58,12 @@ def installed(formats: Sequence[str]) -> list[str]:
     return [name for name in ENGINES if name in formats and _module(name).is_installed()]
 
 
+def check_installed(format: str) -> None:
+    """Raises EngineError if this host has no engine for `format`."""
+    if not installed([format]):
+        raise EngineError(f"no engine for {format} is installed: pip install 'pocketbert[{format}]'")
+
+
 def check_name(name: str) -> None:
     """Raises EngineError if there is no engine of this name; `name:implementation` is looked at up to the colon."""
     if name.partition(":")[0] not in ENGINES:

@@ -15,11 +15,13 @@ from types import TracebackType
 
 from pocketbert.runtime.manifest import hash_file
 
+CACHE = "POCKETBERT_CACHE"  # the environment variable that names another folder
+
 
 def cache_folder() -> Path:
-    """The user's cache folder, by the system's convention; POCKETBERT_CACHE overrides it."""
-    if "POCKETBERT_CACHE" in os.environ:
-        return Path(os.environ["POCKETBERT_CACHE"])
+    """The user's cache folder, by the system's convention, or the one that CACHE names."""
+    if CACHE in os.environ:
+        return Path(os.environ[CACHE])
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "pocketbert"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocketbert"

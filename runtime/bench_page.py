@@ -1,0 +1,42 @@
+"""One HTML page about a measurement: latency over length, a table, starts and memory.
+
+Takes what `Bench.as_json` gave, so a page can be made of a saved file too. Leaves out: the page's style (page.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pocketbert.runtime import page
+from pocketbert.runtime.drawing import Plot, Series, draw
+
+TEMPLATE = Path(__file__).with_name("bench.html.jinja")
+MILLISECONDS = 1000
+
+
+def write_html(found: Mapping[str, Any], target: Path) -> None:
+    """Writes the page. Raises PocketbertError if `target` cannot be written."""
+    page.write(target, TEMPLATE, found=found, plots=plots(found))
+
+
+def plots(found: Mapping[str, Any]) -> list[Plot]:
+    """Text to label over the length, a plot for each number of threads."""
+    counts = dict.fromkeys(one["subject"]["threads"] for one in found["results"])
+    return [
+        draw(
+            f"Text to label, {count} thread{'s' if count > 1 else ''}",
+            "tokens",
+            "ms",
+            [_line(one) for one in found["results"] if one["subject"]["threads"] == count],
+            zero=True,
+        )
+        for count in counts
+    ]
+
+
+def _line(one: Mapping[str, Any]) -> Series:
+    latency = one["summary"]["latency"]
+    points = [(int(length), figures["text_to_label_p50"] * MILLISECONDS) for length, figures in latency.items()]
+    return Series(one["subject"]["engine"], points)

@@ -1,0 +1,135 @@
+"""`pocketbert bench`: samples are kept, figures follow from them, and a rival runs the same checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_bundle import pocketbert
+
+from pocketbert.runtime import bench, manifest
+from pocketbert.runtime.bench import Result, Start, Subject
+from pocketbert.runtime.tokenizer import Tokenizer
+
+LENGTHS = (8, 16)
+ROUNDS = 2
+
+
+@pytest.fixture(scope="module")
+def measured(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The JSON of one run over two engines, and the page it wrote."""
+    folder = tmp_path_factory.mktemp("bench")
+    options = ["--rounds", ROUNDS, "--lengths", "8,16", "--threads", 1, "--soak", 50]
+    files = ["--json", folder / "b.json", "--report", folder / "b.html"]
+    done = pocketbert("bench", bundles["albert"], *options, *files)
+    assert done.returncode == 0, done.stderr
+    return {"json": json.loads((folder / "b.json").read_text()), "page": (folder / "b.html").read_text(), "said": done}
+
+
+def test_every_engine_is_timed_at_every_length(measured: dict[str, Any]) -> None:
+    assert [one["subject"]["engine"] for one in measured["json"]["results"]] == ["tflite", "executorch"]
+    for one in measured["json"]["results"]:
+        for length in LENGTHS:
+            for measure in ("text_to_label", "model"):
+                samples = one["samples"][str(length)][measure]
+                assert len(samples) == ROUNDS * bench.TEXTS
+                assert all(seconds > 0 for seconds in samples)
+
+
+def test_a_text_takes_longer_than_its_model_alone(measured: dict[str, Any]) -> None:
+    for one in measured["json"]["results"]:
+        latency = one["summary"]["latency"]["8"]
+        assert latency["text_to_label_p50"] > latency["model_p50"]
+
+
+def test_starts_are_timed_cold_and_warm(measured: dict[str, Any]) -> None:
+    for one in measured["json"]["results"]:
+        assert len(one["cold"]) == len(one["warm"]) == bench.STARTS
+        assert all(start["first_label"] > start["open"] > 0 for start in [*one["cold"], *one["warm"]])
+        # Cold, the golden cases are run and weights are packed.
+        assert one["summary"]["cold"]["first_label"] > one["summary"]["warm"]["first_label"]
+
+
+def test_memory_is_counted_over_the_idle_interpreter(measured: dict[str, Any]) -> None:
+    for one in measured["json"]["results"]:
+        assert 0 < one["resident_bytes"] <= one["peak_bytes"]
+        assert one["soak"]["texts"] == 50
+
+
+def test_the_page_draws_each_engine_and_needs_no_network(measured: dict[str, Any]) -> None:
+    page = measured["page"]
+    assert page.count("<svg") == 1
+    assert all(f">{name}" in page for name in ("tflite", "executorch"))
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_quantiles_and_throughput_follow_from_the_samples() -> None:
+    samples = {16: {"text_to_label": [0.001, 0.002, 0.003, 0.010], "model": [0.001] * 4}}
+    result = Result(Subject("tflite", 1, "bundle"), samples=samples, cold=[Start(0.1, 0.2, 0), Start(0.3, 0.5, 0)])
+    assert result.quantile(16, "text_to_label", 0.5) == pytest.approx(0.0025)
+    assert result.throughput(16) == pytest.approx(250)  # four texts in 16 ms
+    summary = bench.Bench("bundle", (16,), (result,), {}).as_json()["results"][0]["summary"]
+    assert summary["cold"] == {"open": pytest.approx(0.2), "first_label": pytest.approx(0.35)}
+    assert summary["warm"] is None
+
+
+def test_invented_texts_have_the_length_that_is_asked_for(bundles: dict[str, Path]) -> None:
+    loaded = manifest.read(bundles["distilbert"])
+    tokenizer = Tokenizer(bundles["distilbert"] / loaded.tokenizer.path, loaded.max_length)
+    for length, texts in bench.make_texts(bundles["distilbert"], loaded, (8, 16, 24)).items():
+        assert all(length - 8 < len(tokenizer(text)) <= length for text in texts)
+
+
+def test_real_texts_are_grouped_by_the_length_that_they_are_padded_to(bundles: dict[str, Path]) -> None:
+    loaded = manifest.read(bundles["distilbert"])
+    texts = ["good", "good film"] + [f"it was {'very ' * count}good" for count in range(18)]
+    groups = bench.group_texts(bundles["distilbert"], loaded, texts)
+    tokenizer = Tokenizer(bundles["distilbert"] / loaded.tokenizer.path, loaded.max_length)
+    assert list(groups) == [8, 16, 24]
+    assert all(loaded.padded_length(len(tokenizer(text))) == length for length in groups for text in groups[length])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--against", "onnxruntime"], "--against onnxruntime needs --checkpoint"),
+        (["--against", "coffee", "--checkpoint", "x"], "unknown --against 'coffee': use onnxruntime"),
+        (["--lengths", "8,many"], "--lengths '8,many': give whole numbers"),
+        (["--lengths", "4000"], "--lengths 4000: choose from 8 to 24"),
+        (["--engine", "abacus"], "the bundle has no abacus artifact"),
+    ],
+)
+def test_bad_usage_is_one_line(bundles: dict[str, Path], arguments: list[str], line: str) -> None:
+    done = pocketbert("bench", bundles["albert"], *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"pocketbert: {line}") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_rival_is_the_same_checkpoint_and_all_of_it_in_int8(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """ALBERT's shared layer most of all: without preparation only its first use would be quantized."""
+    import onnx
+    from transformers import AutoModelForSequenceClassification
+
+    from pocketbert.export.rival import export_onnxruntime
+    from pocketbert.runtime.bench_worker import RIVAL  # noqa: F401  the name that bench gives it
+
+    model = export_onnxruntime(str(checkpoints["albert"]), tmp_path)
+    operators = [node.op_type for node in onnx.load(model).graph.node]
+    depth, linears = 3, 6
+    assert operators.count("MatMulInteger") == depth * linears + 3  # the projection, the pooler and the classifier
+    assert operators.count("MatMul") == depth * 2  # attention has no weights
+
+    import onnxruntime
+    import torch
+
+    ids = np.array([[2, 6, 7, 8, 3]])
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
+    reference = AutoModelForSequenceClassification.from_pretrained(checkpoints["albert"]).eval()
+    with torch.inference_mode():
+        expected = reference(torch.from_numpy(ids)).logits.numpy()
+    np.testing.assert_allclose(found, expected, atol=0.5)  # random weights of int8 move these logits by tenths
