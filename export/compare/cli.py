@@ -77,7 +77,7 @@ def _print(result: Mapping[str, Any], length: str) -> None:
     )
     table.add_column("", no_wrap=True)
     for row in rows:
-        table.add_column(row["name"], justify="right")
+        table.add_column(row["name"], justify="right", overflow="fold")
     for line in _lines(rows, length):
         table.add_row(*line)
     Console(emoji=False).print(table)
