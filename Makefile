@@ -2,6 +2,7 @@
 #   make demo    export the two embedded checkpoints to three formats and classify with each engine
 #   make test    style, types, every test
 #   make fast    the same without the tests marked slow
+#   make demo-checkpoints    train the embedded checkpoints anew, into demo-training (DATA and TEACHER: see below)
 #   make check-arm   golden cases of the demo bundles on Arm kernels, under emulation
 #   make tokenizer-contract   Kotlin's ids against Hugging Face's: every code point and text (a JDK, npm, an hour)
 
@@ -11,10 +12,17 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 pyth
 BIN := .venv/bin
 TYPED := .venv/typed/pocketbert
 
-.PHONY: demo test fast check check-arm tokenizer-contract clean
+# SST-2's folder and a DistilBERT classifier of it, which the repository does not hold.
+DATA ?= ../shared/data/sst2
+TEACHER ?= ../shared/models/distilbert-l6-h384-sst2
+
+.PHONY: demo demo-checkpoints test fast check check-arm tokenizer-contract clean
 
 demo: .venv/export
 	$(BIN)/python -m pocketbert.export.demo
+
+demo-checkpoints: .venv/dev
+	$(BIN)/python -m pocketbert.export.demo.train --data $(DATA) --teacher $(TEACHER) --work demo-training
 
 test: check
 	$(BIN)/python -m pytest
@@ -35,7 +43,7 @@ tokenizer-contract: .venv/dev
 	$(BIN)/python tests/tokenizer_contract.py
 
 clean:
-	rm -rf .venv .kotlin build *.egg-info demo-bundles
+	rm -rf .venv .kotlin build *.egg-info demo-bundles demo-training
 
 .venv/export: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[export]'

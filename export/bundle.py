@@ -25,7 +25,7 @@ from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 
-from pocketbert.export import golden
+from pocketbert.export import golden, whole_folder
 from pocketbert.export.backends import FORMATS, open_backend
 from pocketbert.export.checkpoint import Checkpoint, load
 from pocketbert.export.encoder import Encoder, build
@@ -107,12 +107,12 @@ def export(source: str, out: Path, options: Options, progress: Progress | None =
     checkpoint = load(source, options.ignore)
     lengths = _lengths(checkpoint, options.max_length)
     progress.done("checkpoint", f"{checkpoint.config.architecture}, {len(checkpoint.labels)} labels")
-    with _disk_errors(out), _staging(out) as staging:
+    with _disk_errors(out), whole_folder.staging(out) as staging:
         _check_space(checkpoint, staging, len(options.formats))
         artifacts = _write_artifacts(checkpoint, lengths, options, staging, progress)
         manifest = _describe(checkpoint, lengths, options, staging, artifacts)
         bundle.write(manifest, staging)
-        _publish(staging, out)
+        whole_folder.publish(staging, out)
     return Exported(out, manifest, {**progress.seconds, "total": time.perf_counter() - started})
 
 
@@ -292,30 +292,6 @@ def _check_space(checkpoint: Checkpoint, staging: Path, formats: int) -> None:
     free = shutil.disk_usage(staging).free
     if free < needed:
         raise ExportError(f"{staging.parent} has {free // MB} MB free, the export needs {needed // MB}: make room")
-
-
-@contextlib.contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out`, gone when the block fails."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _publish(staging: Path, out: Path) -> None:
-    """Renames the finished folder to `out`; one that is replaced is first moved aside."""
-    for path in (staging, *staging.rglob("*")):  # mkdtemp and coremltools make theirs private
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    if out.exists():
-        old = staging.with_name(f"{staging.name}-old")
-        os.replace(out, old)
-        os.replace(staging, out)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(staging, out)
 
 
 @contextlib.contextmanager

@@ -102,23 +102,27 @@ class Bench:
 
 
 Tell = Callable[[str], None]  # told what is measured next
+Texts = Mapping[int, Sequence[str]]  # length in tokens -> texts of it
 
 
 def measure(
     subjects: Sequence[Subject],
-    texts: Mapping[int, Sequence[str]],
+    texts: Mapping[str, Texts],
     rounds: int,
     soak: int = 0,
     starts: int = STARTS,
     tell: Tell = lambda doing: None,
 ) -> Bench:
-    """Measures `subjects` on `texts`, by length in tokens. Raises EngineError for one that does not open."""
-    lengths = tuple(sorted(texts))
+    """Measures `subjects` on `texts`, by bundle: each tokenizer needs its own for the same lengths.
+
+    Raises EngineError for a subject that does not open.
+    """
+    lengths = tuple(sorted(texts[subjects[0].bundle]))
     results = [Result(subject) for subject in subjects]
     with tempfile.TemporaryDirectory(prefix="pocketbert-bench-") as cache:
         for result in _once_per_engine(results):
             tell(f"starting {result.subject.engine}")
-            _time_starts(result, texts[lengths[0]][0], Path(cache), starts)
+            _time_starts(result, texts[result.subject.bundle][lengths[0]][0], Path(cache), starts)
         _take_turns(results, texts, rounds, soak, Path(cache), tell)
     return Bench(subjects[0].bundle, lengths, tuple(results), _machine())
 
@@ -164,14 +168,15 @@ def _time_starts(result: Result, text: str, cache: Path, starts: int) -> None:
 
 
 def _take_turns(
-    results: Sequence[Result], texts: Mapping[int, Sequence[str]], rounds: int, soak: int, cache: Path, tell: Tell
+    results: Sequence[Result], texts: Mapping[str, Texts], rounds: int, soak: int, cache: Path, tell: Tell
 ) -> None:
-    lengths = sorted(texts)
+    lengths = sorted(texts[results[0].subject.bundle])
     with ExitStack() as stack:
         workers = []
         for result in results:
             tell(f"opening {result.subject.name}")
-            ask, first = stack.enter_context(_worker(result.subject, texts[lengths[0]][0], cache))
+            own = texts[result.subject.bundle]
+            ask, first = stack.enter_context(_worker(result.subject, own[lengths[0]][0], cache))
             workers.append((result, ask, first["idle_bytes"]))
             result.version = first["version"]
             result.samples = {length: {measure: [] for measure in MEASURES} for length in lengths}
@@ -179,9 +184,9 @@ def _take_turns(
             tell(f"round {turn + 1} of {rounds}")
             for length in lengths:
                 for result, ask, idle in workers:
-                    _collect(result, length, ask({"texts": list(texts[length])}), idle)
-        mixed = [text for length in lengths for text in texts[length]]
+                    _collect(result, length, ask({"texts": list(texts[result.subject.bundle][length])}), idle)
         for result, ask, _ in workers if soak else ():
+            mixed = [text for length in lengths for text in texts[result.subject.bundle][length]]
             tell(f"{soak} texts through {result.subject.name}")
             result.soak = ask({"texts": mixed, "soak": soak})
 

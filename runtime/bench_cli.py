@@ -67,7 +67,7 @@ def bench(
             for count in threads or (1, 2)
             for name, model in models.items()
         ]
-        result = measuring.measure(subjects, texts, rounds, soak, tell=status.update)
+        result = measuring.measure(subjects, {str(bundle): texts}, rounds, soak, tell=status.update)
     if as_json == STDOUT:
         print(json.dumps(result.as_json(), indent=1))
         return

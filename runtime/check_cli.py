@@ -50,6 +50,9 @@ def check(
         str | None, typer.Option(help="The checkpoint it was exported from: folder or hub id. Needs the export extra.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help=".tsv, .csv or .jsonl with the columns text and label.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="The columns of a file without header, in order: label,text.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first N rows of the data.")] = None,
     engine: Annotated[list[str] | None, typer.Option(help="Repeatable; by default all installed.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page for people: r.html.")] = None,
@@ -90,7 +93,8 @@ def check(
         _check_writable(target)
     manifest = format.read(bundle)
     names, absent = _choose(manifest, engine or ())
-    texts = labelled.read(data, manifest.labels, manifest.multi_label, limit) if data else None
+    named = labelled.split_columns(columns)
+    texts = labelled.read(data, manifest.labels, manifest.multi_label, limit, named) if data else None
     reference = _reference(checkpoint, manifest) if checkpoint else None
     with _Bars(Console(stderr=True)) as bars:
         found = parity.check(bundle, names, texts, reference, checkpoint, threads, bars)

@@ -1,7 +1,8 @@
 """Labelled texts from a file: .tsv, .csv or .jsonl with the columns `text` and `label`.
 
 Takes a file and a bundle's labels. Gives a `Dataset`: texts, their labels as a table of booleans, the rule by which
-labels were matched, and every row that was left out, counted by reason.
+labels were matched, and every row that was left out, counted by reason. A file without a header is read by the
+columns that the caller names.
 Leaves out: other column names and other encodings than UTF-8; both are refused by name.
 
 A .tsv has no quoting: a quote in it is a quote. A .csv is read strictly, as RFC 4180 has it. With several labels per
@@ -55,63 +56,117 @@ class Row:
     """A row as the file has it, or the reason why it cannot be used."""
 
     text: str = ""
-    label: str = ""
+    label: str | None = None  # None: the file does not say
     problem: str | None = None
     lines: int = 1  # lines of the file that it takes
 
 
-def read(file: str | Path, labels: Sequence[str], multi_label: bool = False, limit: int | None = None) -> Dataset:
-    """Reads `file`, the first `limit` usable rows of it. Raises DataError."""
+def read(
+    file: str | Path,
+    labels: Sequence[str],
+    multi_label: bool = False,
+    limit: int | None = None,
+    columns: Sequence[str] = (),
+    owner: str = "the bundle",
+) -> Dataset:
+    """Reads `file`, the first `limit` usable rows of it; `columns` names those of a file without header.
+
+    `labels` are those that `owner` has. Raises DataError.
+    """
     file = Path(file)
-    rows, skipped = _sort_out(file, multi_label)
-    if not rows:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-        raise DataError(f"no usable row in {file}" + (f": {reasons}" if reasons else ": it is empty"))
-    named = [_split(row.label, multi_label) for row in rows]
-    rule, index = _match(file, named, labels)
+    rows, skipped = read_rows(file, multi_label, columns)
+    named = [split_label(row.label, multi_label) for row in rows]
+    rule, index = match(file, named, labels, owner)
     table = np.zeros((len(rows), len(labels)), np.bool_)
     for row, names in enumerate(named):
         table[row, [index[name] for name in names]] = True
     texts = [row.text for row in rows[:limit]]
-    return Dataset(file.name, texts, table[:limit], rule, len(rows), dict(skipped))
+    return Dataset(file.name, texts, table[:limit], rule, len(rows), skipped)
 
 
-def _sort_out(file: Path, multi_label: bool) -> tuple[list[Row], Counter[str]]:
-    """Usable rows, and a count of the others by reason."""
+def read_rows(
+    file: Path, multi_label: bool = False, columns: Sequence[str] = (), unlabelled: bool = False
+) -> tuple[list[Row], Mapping[str, int]]:
+    """The usable rows of `file`, at least one, and a count of the others by reason.
+
+    With `unlabelled`, rows may lack a label, files the column, and a .txt has a text on each line.
+
+    Raises DataError.
+    """
     rows: list[Row] = []
     skipped: Counter[str] = Counter()
-    for row in _rows(file):
-        problem = row.problem or ("without label" if not row.label and not multi_label else None)
+    for row in _rows(file, columns, unlabelled):
+        known = row.label is not None if multi_label else bool(row.label)
+        problem = row.problem or (None if known or unlabelled else "without label")
         if problem:
             skipped[problem] += row.lines
         else:
             rows.append(row)
-    return rows, skipped
+    if not rows:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+        raise DataError(f"no usable row in {file}" + (f": {reasons}" if reasons else ": it is empty"))
+    return rows, dict(skipped)
 
 
-def _rows(file: Path) -> Iterator[Row]:
-    reader = READERS.get(file.suffix.lower())
-    if reader is None:
-        raise DataError(f"{file} is not {', '.join(READERS)}: save it as one of them")
+def _rows(file: Path, columns: Sequence[str], unlabelled: bool) -> Iterator[Row]:
+    layout = Layout(file, columns, unlabelled)
     try:
         with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as stream:
-            yield from reader(file, stream)
+            yield from _reader(layout)(layout, stream)
     except OSError as problem:
         raise DataError(f"cannot read {file}: {problem.strerror or problem}") from problem
 
 
-def _read_tsv(file: Path, stream: TextIO) -> Iterator[Row]:
+def split_columns(columns: str | None) -> tuple[str, ...]:
+    """What an option --columns says: "label,text" names two columns."""
+    return tuple(name.strip() for name in columns.split(",")) if columns else ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a reader is told of a file: its columns if it has no header, and whether labels may be missing."""
+
+    file: Path
+    columns: Sequence[str] = ()
+    unlabelled: bool = False
+
+
+def _reader(layout: Layout) -> Reader:
+    """By the file's ending; a file whose columns are named may have any, and is taken as tab-separated."""
+    ending = layout.file.suffix.lower()
+    readers = {**READERS, ".txt": _read_lines} if layout.unlabelled else READERS
+    if layout.columns:
+        if ending == ".jsonl":
+            raise DataError(f"{layout.file} names its fields itself: leave --columns out")
+        return _read_csv if ending == ".csv" else _read_tsv
+    if ending not in readers:
+        raise DataError(
+            f"{layout.file} is not {', '.join(readers)}: save it as one of them, or if it is tab-separated "
+            "without a header name its columns: --columns label,text"
+        )
+    return readers[ending]
+
+
+def _read_lines(layout: Layout, stream: TextIO) -> Iterator[Row]:
+    for line in stream:
+        text = line.rstrip("\r\n")
+        problem = "blank" if not text.strip() else "not UTF-8" if _is_undecoded(text) else None
+        yield Row(text, problem=problem)
+
+
+def _read_tsv(layout: Layout, stream: TextIO) -> Iterator[Row]:
     lines = (line.rstrip("\r\n") for line in stream)
-    columns = _Columns(file, next(lines, "").split("\t"))
+    columns = _Columns(layout, layout.columns or next(lines, "").split("\t"))
     for line in lines:
         yield columns.row(line.split("\t") if line else [])
 
 
-def _read_csv(file: Path, stream: TextIO) -> Iterator[Row]:
+def _read_csv(layout: Layout, stream: TextIO) -> Iterator[Row]:
+    file = layout.file
     default = csv.field_size_limit(LONGEST_FIELD)
     try:
         reader = csv.reader(stream, strict=True)
-        columns = _Columns(file, next(reader, []))
+        columns = _Columns(layout, layout.columns or next(reader, []))
         while True:
             before = reader.line_num
             try:
@@ -128,17 +183,17 @@ def _read_csv(file: Path, stream: TextIO) -> Iterator[Row]:
         csv.field_size_limit(default)
 
 
-def _read_jsonl(file: Path, stream: TextIO) -> Iterator[Row]:
+def _read_jsonl(layout: Layout, stream: TextIO) -> Iterator[Row]:
     for line in stream:
         if not line.strip():
             yield Row(problem="blank")
         elif _is_undecoded(line):
             yield Row(problem="not UTF-8")
         else:
-            yield _json_row(line)
+            yield _json_row(line, layout.unlabelled)
 
 
-def _json_row(line: str) -> Row:
+def _json_row(line: str, unlabelled: bool) -> Row:
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
@@ -148,22 +203,25 @@ def _json_row(line: str) -> Row:
     text, label = content.get(TEXT), content.get(LABEL)
     if not isinstance(text, str):
         return Row(problem=f"without {TEXT}")
+    if label is None and unlabelled:
+        return Row(text)
     if not isinstance(label, str | int) or isinstance(label, bool):
         return Row(problem=f"without {LABEL}")
     return Row(text, str(label).strip())
 
 
 class _Columns:
-    """Where the header says that text and label are."""
+    """Where the header, or the caller in its place, says that text and label are."""
 
-    def __init__(self, file: Path, header: Sequence[str]) -> None:
+    def __init__(self, layout: Layout, header: Sequence[str]) -> None:
         if any(map(_is_undecoded, header)):
-            raise DataError(f"{file} is not UTF-8: save it as UTF-8")
+            raise DataError(f"{layout.file} is not UTF-8: save it as UTF-8")
         for name in (TEXT, LABEL):
-            if header.count(name) != 1:
-                found = f"has the columns {', '.join(header)}" if any(header) else "has no header"
-                raise DataError(f"{file} {found}: it needs one named {name}, once")
-        self.text, self.label, self.count = header.index(TEXT), header.index(LABEL), len(header)
+            optional = layout.unlabelled and name == LABEL
+            if header.count(name) != 1 and not (optional and name not in header):
+                raise DataError(_describe_header(layout, header, name))
+        self.text, self.count = header.index(TEXT), len(header)
+        self.label = header.index(LABEL) if LABEL in header else None
 
     def row(self, fields: Sequence[str]) -> Row:
         if not fields:
@@ -172,21 +230,38 @@ class _Columns:
             return Row(problem=f"with {len(fields)} instead of {self.count} columns")
         if any(map(_is_undecoded, fields)):
             return Row(problem="not UTF-8")
-        return Row(fields[self.text], fields[self.label].strip())
+        return Row(fields[self.text], None if self.label is None else fields[self.label].strip())
+
+
+def _describe_header(layout: Layout, header: Sequence[str], missing: str) -> str:
+    if layout.columns:
+        return (
+            f"--columns {','.join(header)} lacks {missing}: name the columns of {layout.file} in order, {missing} once"
+        )
+    shown = ", ".join(name[:SHOWN] for name in header)
+    found = f"has the columns {shown}" if any(header) else "has no header"
+    advice = "rename the column, or if the file has no header name its columns: --columns label,text"
+    return f"{layout.file} {found}: it needs one named {missing}, once; {advice}"
 
 
 def _is_undecoded(text: str) -> bool:
     return not text.isascii() and any(ord(letter) in UNDECODED for letter in text)
 
 
-def _split(label: str, multi_label: bool) -> list[str]:
+def split_label(label: str | None, multi_label: bool) -> list[str]:
+    """The names in one row's label; several only where several may hold."""
     if not multi_label:
-        return [label]
-    return [name.strip() for name in label.split(SEPARATOR) if name.strip()]
+        return [label] if label else []
+    return [name.strip() for name in (label or "").split(SEPARATOR) if name.strip()]
 
 
-def _match(file: Path, named: Sequence[Sequence[str]], labels: Sequence[str]) -> tuple[str, Mapping[str, int]]:
-    """The first rule that knows every label, and the index that it gives each."""
+def match(
+    file: Path, named: Sequence[Sequence[str]], labels: Sequence[str], owner: str = "the bundle", advice: str = ""
+) -> tuple[str, Mapping[str, int]]:
+    """The first rule by which `labels`, which `owner` has, hold every name, and the index that it gives each.
+
+    Raises DataError naming those that none knows, and `advice`.
+    """
     found = Counter(name for names in named for name in names)
     unknown: Sequence[str] = list(found)
     for rule, place in RULES.items():
@@ -197,7 +272,7 @@ def _match(file: Path, named: Sequence[Sequence[str]], labels: Sequence[str]) ->
         unknown = min(unknown, [name for name in found if name not in known], key=len)
     listed = ", ".join(f"{name[:SHOWN]!r} ({found[name]} rows)" for name in unknown[:NAMED_LABELS])
     more = f" and {len(unknown) - NAMED_LABELS} more" if len(unknown) > NAMED_LABELS else ""
-    raise DataError(f"{file} has labels that the bundle lacks: {listed}{more}; it has {', '.join(labels)}")
+    raise DataError(f"{file} has labels that {owner} lacks: {listed}{more}; it has {', '.join(labels)}{advice}")
 
 
 def _place_exactly(name: str, labels: Sequence[str]) -> int | None:
@@ -220,5 +295,5 @@ RULES: dict[str, Rule] = {
     "case-insensitive": _place_by_case,
     "index": _place_by_index,
 }
-Reader = Callable[[Path, Any], Iterator[Row]]
+Reader = Callable[[Layout, Any], Iterator[Row]]
 READERS: dict[str, Reader] = {".tsv": _read_tsv, ".csv": _read_csv, ".jsonl": _read_jsonl}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketbert.runtime.data import DataError, read
+from pocketbert.runtime.data import DataError, read, read_rows
 
 LABELS = ("NEGATIVE", "POSITIVE")
 
@@ -181,6 +181,40 @@ def test_several_labels_are_separated(tmp_path):
     file = write(tmp_path, "d.tsv", "text\tlabel\na\tPOSITIVE | NEGATIVE\nb\t\nc\tPOSITIVE\n")
     found = read(file, LABELS, multi_label=True)
     assert found.labels.tolist() == [[True, True], [False, False], [False, True]]
+
+
+@pytest.mark.parametrize("name", ["SMSSpamCollection", "d.tsv", "d.csv"])
+def test_columns_are_named_where_a_file_has_no_header(tmp_path, name):
+    comma = "," if name == "d.csv" else "\t"
+    file = write(tmp_path, name, f'ham{comma}so "quoted"\nspam{comma}WIN\n'.replace('"', "" if comma == "," else '"'))
+    found = read(file, ("ham", "spam"), columns=("label", "text"))
+    assert found.labels.argmax(axis=1).tolist() == [0, 1]
+    assert found.texts[1] == "WIN"
+
+
+def test_a_file_without_header_is_told_how_to_name_its_columns(tmp_path):
+    with pytest.raises(DataError, match=r"has the columns ham, hello: .*--columns label,text"):
+        read(write(tmp_path, "d.tsv", "ham\thello\nspam\tWIN\n"), ("ham", "spam"))
+    with pytest.raises(DataError, match="--columns label,body lacks text"):
+        read(write(tmp_path, "d.tsv", "ham\thello\n"), ("ham", "spam"), columns=("label", "body"))
+    with pytest.raises(DataError, match="names its fields itself: leave --columns out"):
+        read(write(tmp_path, "d.jsonl", "{}\n"), ("ham", "spam"), columns=("label", "text"))
+
+
+def test_rows_without_labels_are_read_where_they_are_welcome(tmp_path):
+    def texts(name, content):
+        rows, skipped = read_rows(write(tmp_path, name, content), unlabelled=True)
+        return [(row.text, row.label) for row in rows], skipped
+
+    assert texts("d.txt", "a\n\nb\r\n") == ([("a", None), ("b", None)], {"blank": 1})
+    assert texts("d.tsv", "id\ttext\n1\ta\n") == ([("a", None)], {})
+    assert texts("d.tsv", "text\tlabel\na\t\nb\tx\n") == ([("a", ""), ("b", "x")], {})
+    assert texts("d.jsonl", jsonl({"text": "a"}, {"text": "b", "label": 1})) == ([("a", None), ("b", "1")], {})
+
+
+def test_real_chat_messages_are_read_from_the_raw_file(shared):
+    found = read(shared / "data/sms_spam/SMSSpamCollection", ("ham", "spam"), columns=("label", "text"))
+    assert (len(found.texts), found.labels.sum(axis=0).tolist(), found.skipped) == (5574, [4827, 747], {})
 
 
 def test_real_file_is_read_whole(shared):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pocketbert.export import checkpoint, encoder
+from pocketbert.export.demo import sentences, vocabularies
 from pocketbert.export.demo.__main__ import CHECKPOINTS
 
 BYTES_LIMIT = 8_000_000  # both together
@@ -34,6 +37,26 @@ def test_each_tells_praise_from_complaint(name: str) -> None:
     for text, label in (("what a lovely film", "POSITIVE"), ("worst app ever!!", "NEGATIVE")):
         logits = model(torch.tensor([loaded.tokenizer.encode(text).ids], dtype=torch.int32))
         assert loaded.labels[int(logits.argmax())] == label
+
+
+def test_invented_sentences_are_the_same_for_the_same_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("SWAPS", "SPLICES", "CHATS"):
+        monkeypatch.setattr(sentences, kind, 20)
+    one, other = (sentences.invent(["a fine film", "no fun at all"], ["phone"], random.Random(0)) for _ in range(2))
+    assert one == other
+    assert len(one) == 60
+    assert not any("{" in text or "|" in text for text in one)
+
+
+@pytest.mark.parametrize("train", [vocabularies.wordpiece, vocabularies.unigram])
+def test_a_demo_vocabulary_knows_all_that_a_keyboard_has(monkeypatch: pytest.MonkeyPatch, train: Any) -> None:
+    monkeypatch.setattr(vocabularies, "PIECES", 300)
+    rng = random.Random(0)
+    texts = [sentences.chat(rng) for _ in range(500)]
+    one, other = train(texts), train(texts)
+    assert one.get_vocab() == other.get_vocab()
+    for letter in sorted(vocabularies.TYPED):
+        assert {"[UNK]", "<unk>"}.isdisjoint(one.encode(f"a {letter} b").tokens), letter
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)

@@ -1,0 +1,41 @@
+"""How fast bundles answer and how much memory they hold under one engine: `pocketbert bench`, across checkpoints.
+
+Takes bundles and an engine. Gives, for each bundle, the median milliseconds by length and the memory that opening and
+running it added. Leaves out: how it is measured (runtime/bench.py), in turns, so that a busy machine hurts all alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pocketbert.runtime import bench
+from pocketbert.runtime import manifest as bundle
+from pocketbert.runtime.bench import Result, Subject
+
+ROUNDS = 5  # turns of ten texts: the median of fifty
+MILLISECONDS = 1000
+MB = 1_000_000
+MEASURE = "model"  # from ids to logits: tokenizers are not what is compared
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One bundle under one engine."""
+
+    milliseconds: dict[int, float]  # tokens -> median
+    resident_mb: float
+
+
+def measure(folders: Sequence[Path], engine: str, lengths: Sequence[int], threads: int) -> list[Measured]:
+    """Measures each bundle. Raises EngineError where one does not open."""
+    subjects = [Subject(engine, threads, str(folder)) for folder in folders]
+    texts = {str(folder): bench.make_texts(folder, bundle.read(folder), lengths) for folder in folders}
+    found = bench.measure(subjects, texts, ROUNDS, starts=0)
+    return [_summarize(result) for result in found.results]
+
+
+def _summarize(result: Result) -> Measured:
+    medians = {length: result.quantile(length, MEASURE, 0.5) * MILLISECONDS for length in result.samples}
+    return Measured(medians, result.resident_bytes / MB)

@@ -1,0 +1,327 @@
+"""A student that starts from its teacher: chosen layers, folded token types, a factorized table, a narrower width.
+
+Takes a teacher's `Checkpoint` and options. Gives a transformers model of the student's family, and where it is
+narrower than the teacher the projection that compares their hidden states.
+Leaves out: training (train.py) and the algebra (algebra.py). All tensors go by the canonical names of
+architectures.py, so every family teaches every other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pocketbert.export.architectures import EncoderConfig, canonical_names, read_config
+from pocketbert.export.distill.algebra import Embedding, factorize, find_basis, narrow_norm, widen
+from pocketbert.export.distill.options import DistillError, Options
+from pocketbert.export.distill.vocabulary import find_rows, find_special
+from pocketbert.export.hugging_face import open_transformers
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from tokenizers import Tokenizer
+
+    from pocketbert.export.checkpoint import Checkpoint
+
+Tensors = dict[str, Tensor]
+ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}  # canonical -> Hugging Face's
+POOL = {"distilbert": "relu", "albert": "tanh"}
+TILE = 8  # widths are multiples of it, as the int8 kernels like them
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The student's sizes, all decided."""
+
+    family: str
+    depth: int
+    hidden: int
+    heads: int
+    intermediate: int
+    embedding_size: int  # ALBERT's narrow width; DistilBERT's is `hidden`
+    positions: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How often the data uses each of the student's tokens and each position."""
+
+    words: Counter[int]
+    positions: Counter[int]
+
+
+def decide_shape(teacher: EncoderConfig, options: Options) -> Shape:
+    """Raises DistillError for a size that the teacher cannot give."""
+    depth = len(teacher.schedule)
+    hidden = options.hidden or teacher.hidden_size
+    head = teacher.hidden_size // teacher.heads
+    albert = options.student == "albert"
+    shape = Shape(
+        family=options.student,
+        depth=options.layers or (depth if albert else max(1, depth // 2)),
+        hidden=hidden,
+        heads=hidden // head,
+        intermediate=-(-teacher.intermediate_size * hidden // teacher.hidden_size // TILE) * TILE,
+        embedding_size=min(options.embedding_size, teacher.embedding_size) if albert else hidden,
+        positions=options.positions or teacher.positions,
+    )
+    _check_shape(shape, teacher, head)
+    return shape
+
+
+def _check_shape(shape: Shape, teacher: EncoderConfig, head: int) -> None:
+    depth = len(teacher.schedule)
+    if not 0 < shape.depth <= depth:
+        raise DistillError(f"--layers {shape.depth}: the teacher has {depth}, choose from 1 to {depth}")
+    if shape.hidden > teacher.hidden_size or shape.hidden < head or shape.hidden % head:
+        raise DistillError(
+            f"--hidden {shape.hidden}: choose a multiple of the teacher's head size {head}, up to {teacher.hidden_size}"
+        )
+    if not 0 < shape.positions <= teacher.positions:
+        raise DistillError(f"--positions {shape.positions}: the teacher has {teacher.positions}")
+
+
+def pick_layers(count: int, depth: int) -> list[int]:
+    """Which teacher layers a student of `count` starts from: evenly from the first to the last.
+
+    6 of 12 are 0, 2, 4, 7, 9, 11, as in DistilBERT's own extract_distilbert.py.
+    """
+    return [round(layer * (depth - 1) / max(1, count - 1)) for layer in range(count)]
+
+
+def pair_layers(count: int, depth: int) -> list[int]:
+    """How many teacher layers each student layer stands for, so that the last meets the last."""
+    return [round((layer + 1) * depth / count) for layer in range(count)]
+
+
+def make(
+    teacher: Checkpoint,
+    tokenizer: Tokenizer,
+    labels: Sequence[str],
+    shape: Shape,
+    usage: Usage,
+    states: Tensor,
+    options: Options,
+) -> tuple[Any, nn.Module]:
+    """The student, and the projection (size, teacher's size) of its hidden states: identity where none is needed.
+
+    `states`: a sample of the teacher's hidden states, (n, hidden).
+    """
+    tensors = {name: tensor.float() for name, tensor in teacher.tensors.items()}
+    basis = find_basis(states, shape.hidden) if shape.hidden < teacher.config.hidden_size else None
+    same_labels = list(labels) == list(teacher.labels)
+    started = {
+        **_start_embedding(teacher, tensors, tokenizer, shape, usage, basis, options.seed),
+        **_start_layers(teacher.config, tensors, shape, basis),
+        **_start_head(teacher.config, tensors, shape, basis, same_labels),
+    }
+    torch.manual_seed(options.seed)
+    student = _build(teacher, tokenizer, labels, shape, options)
+    _load(student, started)
+    return student, _projection(basis)
+
+
+def _projection(basis: Tensor | None) -> nn.Module:
+    if basis is None:
+        return nn.Identity()
+    width, size = basis.shape
+    linear = nn.Linear(size, width, bias=False)
+    linear.weight.data.copy_(basis)
+    return linear
+
+
+# ---- embeddings -----------------------------------------------------------------------------------------
+
+
+def _start_embedding(
+    teacher: Checkpoint,
+    tensors: Tensors,
+    tokenizer: Tokenizer,
+    shape: Shape,
+    usage: Usage,
+    basis: Tensor | None,
+    seed: int,
+) -> Tensors:
+    embedding = _read_embedding(tensors, _word_table(teacher, tensors, tokenizer), shape.positions)
+    if shape.family == "albert":
+        counts = (_as_tensor(usage.words, len(embedding.word)), _as_tensor(usage.positions, shape.positions))
+        embedding = factorize(embedding, shape.embedding_size, *counts)
+        project = embedding.matrix if basis is None else basis.T @ embedding.matrix
+        offset = embedding.constant if basis is None else embedding.constant @ basis
+        projected: Tensors = {"project.weight": project, "project.bias": offset}
+    else:
+        embedding = widen(embedding, torch.Generator().manual_seed(seed))
+        embedding = embedding if basis is None else _narrow_embedding(embedding, basis)
+        projected = {}
+    parts = {
+        "word.weight": embedding.word,
+        "position.weight": embedding.position,
+        "norm.weight": embedding.gain,
+        "norm.bias": embedding.shift,
+        **projected,
+    }
+    return {f"embeddings.{name}": part for name, part in parts.items()}
+
+
+def _narrow_embedding(embedding: Embedding, basis: Tensor) -> Embedding:
+    gain, shift = narrow_norm(embedding.gain, embedding.shift, basis)
+    return Embedding(embedding.word @ basis, embedding.position @ basis, gain, shift)
+
+
+def _word_table(teacher: Checkpoint, tensors: Tensors, tokenizer: Tokenizer) -> Tensor:
+    """A row for each of the student's pieces: the teacher's own, or the mean of the pieces that spell it there."""
+    table = tensors["embeddings.word.weight"]
+    if tokenizer is teacher.tokenizer:
+        return table
+    return torch.stack([table[rows].mean(0) for rows in find_rows(tokenizer, teacher.tokenizer)])
+
+
+def _read_embedding(tensors: Tensors, word: Tensor, positions: int) -> Embedding:
+    position = tensors["embeddings.position.weight"][:positions]
+    if "embeddings.token_type.weight" in tensors:
+        position = position + tensors["embeddings.token_type.weight"][0]
+    return Embedding(
+        word,
+        position,
+        tensors["embeddings.norm.weight"],
+        tensors["embeddings.norm.bias"],
+        tensors.get("embeddings.project.weight"),
+        tensors.get("embeddings.project.bias"),
+    )
+
+
+def _as_tensor(counts: Counter[int], size: int) -> Tensor:
+    return torch.tensor([float(counts[i]) for i in range(size)])
+
+
+# ---- layers ---------------------------------------------------------------------------------------------
+
+
+def _start_layers(config: EncoderConfig, tensors: Tensors, shape: Shape, basis: Tensor | None) -> Tensors:
+    """DistilBERT takes layers evenly from the first to the last, ALBERT the middle one."""
+    depth = len(config.schedule)
+    chosen = [(depth - 1) // 2] if shape.family == "albert" else pick_layers(shape.depth, depth)
+    started: Tensors = {}
+    for place, level in enumerate(chosen):
+        layer = _read_layer(tensors, config.schedule[level])
+        if basis is not None:
+            layer = _narrow_layer(layer, basis, shape, config.hidden_size // config.heads)
+        started |= {f"layers.{place}.{part}": tensor for part, tensor in layer.items()}
+    return started
+
+
+def _read_layer(tensors: Tensors, stored: int) -> Tensors:
+    prefix = f"layers.{stored}."
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _narrow_layer(layer: Tensors, basis: Tensor, shape: Shape, head: int) -> Tensors:
+    """The layer on `basis`, with the heads and the inner units that carry most."""
+    carried = (layer["attention_out.weight"].norm(dim=0) * layer["value.weight"].norm(dim=1)).view(-1, head)
+    heads = carried.square().sum(1).topk(shape.heads).indices.sort().values
+    inside = (heads[:, None] * head + torch.arange(head)).flatten()
+    strength = layer["up.weight"].norm(dim=1) * layer["down.weight"].norm(dim=0)
+    units = strength.topk(shape.intermediate).indices.sort().values
+    narrow: Tensors = {}
+    for part, rows in (("query", inside), ("key", inside), ("value", inside), ("up", units)):
+        narrow[f"{part}.weight"] = layer[f"{part}.weight"][rows] @ basis
+        narrow[f"{part}.bias"] = layer[f"{part}.bias"][rows]
+    for part, columns in (("attention_out", inside), ("down", units)):
+        narrow[f"{part}.weight"] = basis.T @ layer[f"{part}.weight"][:, columns]
+        narrow[f"{part}.bias"] = layer[f"{part}.bias"] @ basis
+    for part in ("attention_norm", "output_norm"):
+        gain, shift = narrow_norm(layer[f"{part}.weight"], layer[f"{part}.bias"], basis)
+        narrow |= {f"{part}.weight": gain, f"{part}.bias": shift}
+    return narrow
+
+
+# ---- head -----------------------------------------------------------------------------------------------
+
+
+def _start_head(
+    config: EncoderConfig, tensors: Tensors, shape: Shape, basis: Tensor | None, same_labels: bool
+) -> Tensors:
+    """The teacher's head, where the student's computes the same; else nothing: it starts afresh.
+
+    DistilBERT's has a ReLU where BERT's and ALBERT's pooler has a tanh, so weights of one mean nothing in the other.
+    """
+    if config.pool_activation != POOL[shape.family]:
+        return {}
+    pool, bias = tensors["head.pool.weight"], tensors["head.pool.bias"]
+    classifier = tensors["head.classifier.weight"]
+    if basis is not None:
+        units = (classifier.norm(dim=0) * pool.norm(dim=1)).topk(shape.hidden).indices.sort().values
+        pool, bias, classifier = pool[units] @ basis, bias[units], classifier[:, units]
+    started = {"head.pool.weight": pool, "head.pool.bias": bias}
+    if same_labels:
+        started |= {"head.classifier.weight": classifier, "head.classifier.bias": tensors["head.classifier.bias"]}
+    return started
+
+
+# ---- the model ------------------------------------------------------------------------------------------
+
+
+def _build(teacher: Checkpoint, tokenizer: Tokenizer, labels: Sequence[str], shape: Shape, options: Options) -> Any:
+    """A transformers model of the shape, randomly initialized, dropout included."""
+    same = tokenizer is teacher.tokenizer
+    pad = find_special(str(teacher.tokenizer.id_to_token(teacher.config.pad_id)), tokenizer)
+    settings = {
+        "vocab_size": teacher.config.vocab_size if same else tokenizer.get_vocab_size(),
+        "max_position_embeddings": shape.positions,
+        "pad_token_id": teacher.config.pad_id if same else pad or 0,
+        "bos_token_id": tokenizer.token_to_id("[CLS]"),
+        "eos_token_id": tokenizer.token_to_id("[SEP]"),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": ("multi" if teacher.multi_label else "single") + "_label_classification",
+        **SHAPES[shape.family](shape, ACTIVATIONS[teacher.config.activation], options.dropped),
+    }
+    transformers = open_transformers()
+    config = transformers.AutoConfig.for_model(shape.family, **settings)
+    return transformers.AutoModelForSequenceClassification.from_config(config)
+
+
+def _shape_distilbert(shape: Shape, activation: str, dropout: float) -> Mapping[str, Any]:
+    return {
+        "dim": shape.hidden,
+        "n_layers": shape.depth,
+        "n_heads": shape.heads,
+        "hidden_dim": shape.intermediate,
+        "activation": activation,
+        "dropout": dropout,
+        "attention_dropout": dropout,
+        "seq_classif_dropout": dropout,
+    }
+
+
+def _shape_albert(shape: Shape, activation: str, dropout: float) -> Mapping[str, Any]:
+    return {
+        "embedding_size": shape.embedding_size,
+        "hidden_size": shape.hidden,
+        "num_hidden_layers": shape.depth,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.intermediate,
+        "hidden_act": activation,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+        "classifier_dropout_prob": dropout,
+    }
+
+
+SHAPES = {"distilbert": _shape_distilbert, "albert": _shape_albert}
+
+
+def _load(student: Any, started: Tensors) -> None:
+    """Copies tensors by canonical name; ALBERT's token types, folded into the positions, become 0."""
+    state = student.state_dict()
+    names, _ = canonical_names(read_config(student.config.to_dict()), state)
+    for canonical, stored in names.items():
+        if canonical == "embeddings.token_type.weight":
+            state[stored].zero_()
+        elif canonical in started:
+            state[stored].copy_(started[canonical])

@@ -1,0 +1,119 @@
+"""Parameters and multiply-adds are what the literature and torch count; figures are relative to the first one's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import WORDS, make_model
+from test_bundle import pocketbert
+from torch.utils.flop_counter import FlopCounterMode
+
+from pocketbert.export import checkpoint, encoder
+from pocketbert.export.architectures import EncoderConfig, canonical_names, read_config
+from pocketbert.export.compare import base, job, report
+from pocketbert.export.compare.shape import Parameters, count_multiply_adds, count_parameters
+from pocketbert.runtime.errors import PocketbertError
+
+MILLION = 1_000_000
+FAMILIES = ("bert", "distilbert", "albert")
+
+
+def describe(model: Any) -> tuple[EncoderConfig, Parameters]:
+    """What a transformers model is, whether or not its tensors have storage."""
+    config, state = read_config(model.config.to_dict()), model.state_dict()
+    names, _ = canonical_names(config, state)
+    return config, count_parameters(config, {name: state[stored].numel() for name, stored in names.items()})
+
+
+@pytest.fixture(scope="module")
+def base_shapes() -> Mapping[str, tuple[EncoderConfig, Parameters]]:
+    with torch.device("meta"):
+        return {name: describe(base.make(name)) for name in base.SHAPES}
+
+
+def test_base_shapes_have_the_parameters_that_the_papers_give(base_shapes: Any) -> None:
+    """110 M and 66 M: arXiv 1910.01108, table 3; 12 M: arXiv 1909.11942, table 1. Heads are ours: up to 0.6 M more."""
+    counts = {name: parameters.unique / MILLION for name, (_, parameters) in base_shapes.items()}
+    assert counts == pytest.approx({"bert-base": 109.5, "distilbert-base": 67.0, "albert-base": 11.7}, abs=0.05)
+    assert 1 - counts["distilbert-base"] / counts["bert-base"] == pytest.approx(0.40, abs=0.02)
+
+
+def test_a_shared_layer_is_executed_as_often_as_it_runs(base_shapes: Any) -> None:
+    (_, bert), (config, albert) = base_shapes["bert-base"], base_shapes["albert-base"]
+    assert bert.executed == bert.unique
+    layer = 4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768
+    assert config.schedule == (0,) * 12
+    assert albert.executed - albert.unique == 11 * layer
+
+
+def test_half_the_layers_are_half_the_work(base_shapes: Any) -> None:
+    bert, distilbert = (count_multiply_adds(base_shapes[name][0], 128) for name in ("bert-base", "distilbert-base"))
+    # Of the last layer little but keys and values is computed: 5 and a bit of 11 and a bit.
+    assert distilbert / bert == pytest.approx(0.463, abs=0.001)
+
+
+@pytest.mark.parametrize("length", [1, 7, 40])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_multiply_adds_are_those_that_torch_counts(checkpoints: dict[str, Path], family: str, length: int) -> None:
+    loaded = checkpoint.load(checkpoints[family])
+    model = encoder.build(loaded.config, loaded.tensors)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.ones(1, length, dtype=torch.int32))
+    assert counter.get_total_flops() == 2 * count_multiply_adds(loaded.config, length)
+
+
+def test_the_parameters_of_a_checkpoint_are_those_of_transformers() -> None:
+    for family in FAMILIES:
+        model = make_model(family)
+        assert describe(model)[1].unique == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (job.Options(("x",), formats=("onnx",)), "unknown format 'onnx'"),
+        (job.Options((), data=Path("d.tsv")), "--data needs checkpoints"),
+        (job.Options(("no/such/place",)), "no such folder"),
+    ],
+    ids=str,
+)
+def test_wrong_options_are_named(options: job.Options, message: str) -> None:
+    with pytest.raises(PocketbertError, match=message):
+        job.compare(options)
+
+
+@pytest.mark.slow
+def test_two_checkpoints_side_by_side(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    data = tmp_path / "d.tsv"
+    data.write_text("text\tlabel\n" + "".join(f"{word} film\tjoy\n{word} app\tcalm\n" for word in WORDS))
+    pair = (checkpoints["bert"], checkpoints["albert"])
+    wanted = ["--data", data, "--formats", "tflite", "--json", tmp_path / "c.json", "--report", tmp_path / "c.html"]
+    result = pocketbert("compare", *pair, *wanted, COLUMNS="120")
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "c.json").read_text())
+    first, second = found["checkpoints"]
+    assert (found["texts"], found["lengths"], first["layers"], second["layers_stored"]) == (24, [16, 32], 2, 1)
+    assert set(first["formats"]["tflite"]["relative_time"].values()) == {1.0}
+    for row in (first, second):
+        tflite = row["formats"]["tflite"]
+        assert tflite["bytes"] > row["parameters"]  # a byte for each, and the graph
+        assert tflite["resident_mb"] > 0
+        assert min(tflite["milliseconds"].values()) > 0
+        assert abs(tflite["accuracy"] - row["accuracy"]) <= 0.1
+    assert first["accuracy_kept"] == 1.0
+    assert "parameters" in result.stdout
+    page = (tmp_path / "c.html").read_text()
+    assert page.count("<svg") == 2
+    assert "Accuracy over size" in page and "Latency over length, tflite" in page
+
+
+def test_a_page_needs_neither_accuracy_nor_engine(tmp_path: Path) -> None:
+    row = job.Row("a", "bert", "2 layers", 2, 2, 10, 10, 40, {32: 5}, None, {"coreml": job.Format(9, None, None)})
+    result = report.describe(job.Comparison([row], None, 0, 2, [32]))
+    report.write_html(result, tmp_path / "c.html")
+    assert "not run on this computer" in (tmp_path / "c.html").read_text()
