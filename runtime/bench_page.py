@@ -5,12 +5,15 @@ Takes what `Bench.as_json` gave, so a page can be made of a saved file too. Leav
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pocketbert.runtime import page
+from pocketbert.runtime.bench import BENCH_VERSION
 from pocketbert.runtime.drawing import Plot, Series, draw
+from pocketbert.runtime.errors import PocketbertError
 
 TEMPLATE = Path(__file__).with_name("bench.html.jinja")
 MILLISECONDS = 1000
@@ -19,6 +22,17 @@ MILLISECONDS = 1000
 def write_html(found: Mapping[str, Any], target: Path) -> None:
     """Writes the page. Raises PocketbertError if `target` cannot be written."""
     page.write(target, TEMPLATE, found=found, plots=plots(found))
+
+
+def read(file: Path) -> dict[str, Any]:
+    """What `pocketbert bench --json` wrote. Raises PocketbertError for anything else."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise PocketbertError(f"cannot read {file}: {problem}") from problem
+    if not isinstance(found, dict) or found.get("bench_version") != BENCH_VERSION:
+        raise PocketbertError(f"{file} is not what `pocketbert bench --json` of this version writes: measure again")
+    return found
 
 
 def plots(found: Mapping[str, Any]) -> list[Plot]:

@@ -56,6 +56,7 @@ def check(
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first N rows of the data.")] = None,
     engine: Annotated[list[str] | None, typer.Option(help="Repeatable; by default all installed.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page for people: r.html.")] = None,
+    bench: Annotated[Path | None, typer.Option(help="Show what `bench --json` wrote on the page too.")] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write all figures: r.json, or - for stdout.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each engine.")] = 1,
     require_all: Annotated[bool, typer.Option(help="Count a gate that cannot be evaluated as missed.")] = False,
@@ -76,9 +77,9 @@ def check(
     """Prove that every artifact of a bundle still answers like the checkpoint."""
     from rich.console import Console
 
+    from pocketbert.runtime import bench_page, parity
     from pocketbert.runtime import data as labelled
     from pocketbert.runtime import manifest as format
-    from pocketbert.runtime import parity
 
     limits = Limits(
         min_agreement,
@@ -91,6 +92,7 @@ def check(
     )
     for target in filter(None, (report, as_json)):
         _check_writable(target)
+    measured = bench_page.read(bench) if bench else None
     manifest = format.read(bundle)
     names, absent = _choose(manifest, engine or ())
     named = labelled.split_columns(columns)
@@ -104,7 +106,7 @@ def check(
     if as_json:
         pages.write_json(result, as_json)
     if report:
-        pages.write_html(result, found, report)
+        pages.write_html(result, found, report, measured)
     if as_json != pages.STDOUT:
         _print(result, Console(emoji=False))
     _exit(missed(gates, require_all))

@@ -55,12 +55,12 @@ class Classifier:
         name = engine or _best_engine(manifest)
         engines.check_name(name)
         artifact = manifest.artifact(name.partition(":")[0])
-        with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free to build the tokenizer
+        with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free
             verified = pool.submit(bundle.verify, folder, artifact.files)
             bundle.verify(folder, [manifest.tokenizer])
             tokenizer = Tokenizer(folder / manifest.tokenizer.path, manifest.max_length)
-            verified.result()
-        classifier = cls(manifest, tokenizer, engines.open_engine(name, folder, artifact, threads))
+            opened = engines.open_engine(name, folder, artifact, threads, verified.result)
+        classifier = cls(manifest, tokenizer, opened)
         if prove:
             proof.prove(classifier, folder)
         return classifier

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pocketbert.runtime import gap, page
+from pocketbert.runtime import bench_page, gap, page
 from pocketbert.runtime.classifier import probabilities
 from pocketbert.runtime.gates import Gate, missed
 from pocketbert.runtime.parity import CHECKPOINT
@@ -76,8 +76,10 @@ def write_json(result: Mapping[str, Any], target: Path) -> None:
         page.write_whole(target, content)
 
 
-def write_html(result: Mapping[str, Any], check: Check, target: Path) -> None:
-    """Writes the page."""
+def write_html(
+    result: Mapping[str, Any], check: Check, target: Path, measured: Mapping[str, Any] | None = None
+) -> None:
+    """Writes the page; `measured` is what `pocketbert bench --json` wrote."""
     page.write(
         target,
         TEMPLATE,
@@ -91,6 +93,8 @@ def write_html(result: Mapping[str, Any], check: Check, target: Path) -> None:
         flips_listed=FLIPS,
         side=SIDE,
         dots=DOTS,
+        measured=measured,
+        latency=bench_page.plots(measured) if measured else [],
     )
 
 

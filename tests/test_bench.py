@@ -98,7 +98,7 @@ def test_real_texts_are_grouped_by_the_length_that_they_are_padded_to(bundles: d
         (["--against", "onnxruntime"], "--against onnxruntime needs --checkpoint"),
         (["--against", "coffee", "--checkpoint", "x"], "unknown --against 'coffee': use onnxruntime"),
         (["--lengths", "8,many"], "--lengths '8,many': give whole numbers"),
-        (["--lengths", "4000"], "--lengths 4000: choose from 8 to 24"),
+        (["--lengths", "4000"], "--lengths 4000: this bundle takes 8 to 24"),
         (["--engine", "abacus"], "the bundle has no abacus artifact"),
     ],
 )

@@ -18,6 +18,7 @@ from test_bundle import pocketbert
 from pocketbert.export import bundle
 from pocketbert.runtime import BundleError, Classifier, EngineError, engines
 from pocketbert.runtime.classifier import sigmoid, softmax
+from pocketbert.runtime.engines.weight_cache import WeightCache
 
 TEXTS = ("the film was lovely", "bad app", "", "not good 😍 at all", "very " * 100)
 ENGINES = engines.ENGINES
@@ -182,6 +183,21 @@ def test_the_weight_cache_is_shared_and_a_damaged_one_is_made_again(
     cache.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
     assert np.array_equal(Classifier.open(bundles["albert"], "tflite").logits(TEXTS), expected)
     assert cache.read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_processes_that_start_at_once_share_one_weight_cache(bundles: dict[str, Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pocketbert.runtime.cli", "classify", str(bundles["albert"]), "good film"]
+    environment = {**os.environ, "POCKETBERT_CACHE": str(tmp_path)}
+    started = [
+        subprocess.Popen([*command, "--engine", "tflite"], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    answers = {process.communicate()[0] for process in started}
+    assert len(answers) == 1 and "good film" in answers.pop()
+    (cache,) = tmp_path.glob("*.xnnpack")
+    assert WeightCache(cache.stem).is_intact()
+    assert not [file for file in tmp_path.iterdir() if file.suffix not in (".xnnpack", ".sha256", ".proven")]
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(

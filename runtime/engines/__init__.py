@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 # In the order in which a host tries them: fastest and smallest first, the reference evaluator last.
 ENGINES = ("tflite", "executorch", "coreml")
+
+
+Verified = Callable[[], object]  # loading a library and checking a cache need not wait for an artifact's hash
 
 
 class Engine(Protocol):
@@ -44,13 +47,18 @@ class EngineModule(Protocol):
 
     def is_installed(self) -> bool: ...
 
-    def open(self, path: Path, artifact: Artifact, threads: int, implementation: str | None) -> Engine: ...
+    def open(
+        self, path: Path, artifact: Artifact, threads: int, implementation: str | None, verified: Verified
+    ) -> Engine: ...
 
 
-def open_engine(name: str, folder: Path, artifact: Artifact, threads: int) -> Engine:
-    """Opens `artifact` with the engine `name`. Raises EngineError for an unknown or missing engine."""
+def open_engine(name: str, folder: Path, artifact: Artifact, threads: int, verified: Verified = lambda: None) -> Engine:
+    """Opens `artifact` with the engine `name`. Raises EngineError for an unknown or missing engine.
+
+    `verified` is called before the artifact is read; it returns once the files are known to be whole, or raises.
+    """
     kind, _, implementation = name.partition(":")
-    return _module(kind).open(folder / artifact.path, artifact, threads, implementation or None)
+    return _module(kind).open(folder / artifact.path, artifact, threads, implementation or None, verified)
 
 
 def installed(formats: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ from pocketbert.runtime.errors import EngineError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pocketbert.runtime.engines import Engine
+    from pocketbert.runtime.engines import Engine, Verified
     from pocketbert.runtime.manifest import Artifact
 
 INPUT, OUTPUT = "input_ids", "logits"
@@ -39,7 +39,13 @@ def is_installed() -> bool:
     return True
 
 
-def open(path: Path, artifact: Artifact, threads: int, implementation: str | None = None) -> Engine:
+def open(
+    path: Path,
+    artifact: Artifact,
+    threads: int,
+    implementation: str | None = None,
+    verified: Verified = lambda: None,
+) -> Engine:
     """Opens the package at `path` with `implementation`: coreml, mil (the evaluator), or the best that is here.
 
     `threads` is left to Core ML, and to the BLAS that numpy is built with (OMP_NUM_THREADS). Raises EngineError.
@@ -49,6 +55,7 @@ def open(path: Path, artifact: Artifact, threads: int, implementation: str | Non
         raise EngineError(f"coreml has no implementation {chosen!r}: use {', '.join(IMPLEMENTATIONS)}")
     if chosen == "coreml" and not _has_core_ml():
         raise EngineError("Core ML needs macOS and coremltools: pip install coremltools, or use coreml:mil")
+    verified()
     return IMPLEMENTATIONS[chosen](path)
 
 

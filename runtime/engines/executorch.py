@@ -19,7 +19,7 @@ from pocketbert.runtime.errors import EngineError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pocketbert.runtime.engines import Engine
+    from pocketbert.runtime.engines import Engine, Verified
     from pocketbert.runtime.manifest import Artifact
 
 
@@ -28,19 +28,25 @@ def is_installed() -> bool:
     return can_import("executorch")
 
 
-def open(path: Path, artifact: Artifact, threads: int, implementation: str | None = None) -> Engine:
+def open(
+    path: Path,
+    artifact: Artifact,
+    threads: int,
+    implementation: str | None = None,
+    verified: Verified = lambda: None,
+) -> Engine:
     """Opens the program at `path`. Raises EngineError."""
     if not is_installed():
         raise EngineError("ExecuTorch is not installed: pip install 'pocketbert[executorch]'")
     if implementation not in (None, "executorch"):
         raise EngineError(f"executorch has no implementation {implementation!r}")
-    return _ExecutorchEngine(path, artifact.entry, threads)
+    return _ExecutorchEngine(path, artifact.entry, threads, verified)
 
 
 class _ExecutorchEngine:
     name = "executorch"
 
-    def __init__(self, path: Path, entry: str, threads: int) -> None:
+    def __init__(self, path: Path, entry: str, threads: int, verified: Verified) -> None:
         with quiet_stderr():  # its CPU probe logs files that only phones have
             self.version = f"executorch {_version()}"
             try:
@@ -48,6 +54,7 @@ class _ExecutorchEngine:
                 from executorch.runtime import Runtime, Verification
 
                 portable_lib._unsafe_reset_threadpool(threads)
+                verified()
                 # The buffer outlives the program: its constants stay mapped from it.
                 program: Any = Runtime.get().load_program(path, verification=Verification.Minimal)
                 self._method: Any = program.load_method(entry)

@@ -26,7 +26,7 @@ from pocketbert.runtime.errors import EngineError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pocketbert.runtime.engines import Engine
+    from pocketbert.runtime.engines import Engine, Verified
     from pocketbert.runtime.manifest import Artifact
 
 # Implementation -> (module with Interpreter, distributions that have it), best first.
@@ -44,7 +44,13 @@ def is_installed() -> bool:
     return any(can_import(name) for name in INTERPRETERS)
 
 
-def open(path: Path, artifact: Artifact, threads: int, implementation: str | None = None) -> Engine:
+def open(
+    path: Path,
+    artifact: Artifact,
+    threads: int,
+    implementation: str | None = None,
+    verified: Verified = lambda: None,
+) -> Engine:
     """Opens the model at `path` with `implementation`, or the first one installed. Raises EngineError."""
     name = implementation or next((name for name in INTERPRETERS if can_import(name)), None)
     if name is None:
@@ -57,7 +63,8 @@ def open(path: Path, artifact: Artifact, threads: int, implementation: str | Non
     try:
         with quiet_stderr():
             if name == "ai_edge_litert" and can_import(WEIGHT_CACHE_MODULE):
-                return _CompiledEngine(path, artifact, threads, label)
+                return _CompiledEngine(path, artifact, threads, label, verified)
+            verified()
             return _InterpreterEngine(path, artifact, threads, label, INTERPRETERS[name][0])
     except (ImportError, RuntimeError, SystemError, ValueError) as problem:
         raise EngineError(f"{label} cannot open {path}: {str(problem).splitlines()[0]}") from problem
@@ -76,7 +83,7 @@ class _CompiledEngine:
 
     name = "tflite"
 
-    def __init__(self, path: Path, artifact: Artifact, threads: int, label: str) -> None:
+    def __init__(self, path: Path, artifact: Artifact, threads: int, label: str, verified: Verified) -> None:
         from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, HardwareAccelerator, Options
 
         self.version = label
@@ -84,6 +91,7 @@ class _CompiledEngine:
         with WeightCache(key=f"{artifact.files[0].sha256[:16]}-{label.replace(' ', '-')}") as cache:
             cpu = CpuOptions(num_threads=threads, xnnpack_weight_cache_path=str(cache))
             options = Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu)
+            verified()
             self._model: Any = CompiledModel.from_file(str(path), options=options)
         signatures = self._model.get_signature_list()
         self._buffers = {name: self._make_buffers(name) for name in signatures}
