@@ -52,11 +52,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Start:
-    """One process from opening a bundle to the first label. Seconds; bytes over the idle interpreter."""
+    """Seconds of one process from opening a bundle: until it is open, and until the first label."""
 
     open: float
     first_label: float
-    bytes: int
 
 
 @dataclass
@@ -68,7 +67,7 @@ class Result:
     cold: list[Start] = field(default_factory=list)  # with an empty weight cache and an unproven engine
     warm: list[Start] = field(default_factory=list)
     samples: dict[int, dict[str, list[float]]] = field(default_factory=dict)  # length -> measure -> seconds
-    resident_bytes: int = 0  # over the idle interpreter, after every length has run
+    resident_bytes: int = 0  # over an interpreter that holds the tokenizer, after every length has run
     peak_bytes: int = 0
     soak: dict[str, float] | None = None  # texts, settled_bytes, resident_bytes, drift
 
@@ -163,8 +162,8 @@ def _time_starts(result: Result, text: str, cache: Path, starts: int) -> None:
     for index in range(starts):
         place = cache / f"{result.subject.engine.replace(':', '-')}-{index}"
         for kind in (result.cold, result.warm):
-            with _worker(result.subject, text, place) as (_, first):
-                kind.append(Start(first["open"], first["first_label"], first["resident_bytes"] - first["idle_bytes"]))
+            with _worker(result.subject, text, place, start=True) as (_, first):
+                kind.append(Start(first["open"], first["first_label"]))
 
 
 def _take_turns(
@@ -199,7 +198,9 @@ def _collect(result: Result, length: int, answer: Mapping[str, Any], idle: int) 
 
 
 @contextmanager
-def _worker(subject: Subject, text: str, cache: Path) -> Iterator[tuple[Callable[[Any], Any], dict[str, Any]]]:
+def _worker(
+    subject: Subject, text: str, cache: Path, start: bool = False
+) -> Iterator[tuple[Callable[[Any], Any], dict[str, Any]]]:
     """A process for `subject`: a function that gives it a task, and what its start told. Raises EngineError."""
     environment = {**os.environ, **QUIET, CACHE: str(cache)}
     command = [sys.executable, "-m", "pocketbert.runtime.bench_worker"]
@@ -214,7 +215,7 @@ def _worker(subject: Subject, text: str, cache: Path) -> Iterator[tuple[Callable
         return json.loads(line)
 
     try:
-        first = ask({**asdict(subject), "text": text})
+        first = ask({**asdict(subject), "text": text, "start": start})
         if "error" in first:
             raise EngineError(first["error"])
         yield ask, first

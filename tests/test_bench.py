@@ -68,7 +68,7 @@ def test_the_page_draws_each_engine_and_needs_no_network(measured: dict[str, Any
 
 def test_quantiles_and_throughput_follow_from_the_samples() -> None:
     samples = {16: {"text_to_label": [0.001, 0.002, 0.003, 0.010], "model": [0.001] * 4}}
-    result = Result(Subject("tflite", 1, "bundle"), samples=samples, cold=[Start(0.1, 0.2, 0), Start(0.3, 0.5, 0)])
+    result = Result(Subject("tflite", 1, "bundle"), samples=samples, cold=[Start(0.1, 0.2), Start(0.3, 0.5)])
     assert result.quantile(16, "text_to_label", 0.5) == pytest.approx(0.0025)
     assert result.throughput(16) == pytest.approx(250)  # four texts in 16 ms
     summary = bench.Bench("bundle", (16,), (result,), {}).as_json()["results"][0]["summary"]
