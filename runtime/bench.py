@@ -194,7 +194,8 @@ def _collect(result: Result, length: int, answer: Mapping[str, Any], idle: int) 
     for measure in MEASURES:
         result.samples[length][measure] += answer[measure]
     result.resident_bytes = answer["resident_bytes"] - idle
-    result.peak_bytes = max(answer["peak_bytes"] - idle, 0)
+    # The kernel counts the peak with a delay of some pages.
+    result.peak_bytes = max(answer["peak_bytes"] - idle, result.peak_bytes, result.resident_bytes)
 
 
 @contextmanager

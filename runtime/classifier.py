@@ -60,6 +60,7 @@ class Classifier:
             bundle.verify(folder, [manifest.tokenizer])
             tokenizer = Tokenizer(folder / manifest.tokenizer.path, manifest.max_length)
             opened = engines.open_engine(name, folder, artifact, threads, verified.result)
+            verified.result()  # also where an engine did not ask
         classifier = cls(manifest, tokenizer, opened)
         if prove:
             proof.prove(classifier, folder)

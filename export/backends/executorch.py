@@ -153,7 +153,9 @@ def delegate(part: nn.Module, inputs: tuple[Tensor, ...], lengths: tuple[Any, ..
     calls = [node for node in program.graph.nodes if node.op == "call_function" and node.target is not getitem]
     outside = [node for node in calls if node.target is not executorch_call_delegate]
     if outside or len(calls) != 1:
-        raise NotImplementedError(f"XNNPACK does not take {outside[0].target if outside else 'this part in one piece'}")
+        raise NotImplementedError(
+            f"XNNPACK does not take {outside[0].target.__name__ if outside else 'this part in one piece'}"
+        )
     lowered, *arguments = calls[0].args
     given = list(program.graph_signature.user_inputs)
     places = [given.index(node.name) for node in arguments if node.name in given]

@@ -21,7 +21,7 @@ import numpy as np
 from pocketbert.runtime.engines import can_import
 from pocketbert.runtime.engines.quiet import quiet_stderr
 from pocketbert.runtime.engines.weight_cache import WeightCache
-from pocketbert.runtime.errors import EngineError
+from pocketbert.runtime.errors import EngineError, PocketbertError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,6 +66,8 @@ def open(
                 return _CompiledEngine(path, artifact, threads, label, verified)
             verified()
             return _InterpreterEngine(path, artifact, threads, label, INTERPRETERS[name][0])
+    except PocketbertError:  # it is a damaged file, not what LiteRT makes of it
+        raise
     except (ImportError, RuntimeError, SystemError, ValueError) as problem:
         raise EngineError(f"{label} cannot open {path}: {str(problem).splitlines()[0]}") from problem
 
