@@ -134,8 +134,8 @@ def markdown(rows: list[Row]) -> str:
 def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     for name, make in TABLES.items():
-        block = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-        page, count = block.subn(lambda match, make=make: match[1] + markdown(make()) + match[2], page)
+        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        page, count = block.subn(lambda match, make=make: match[1] + markdown(make()) + "\n" + match[2], page)
         assert count == 1, f"BENCHMARKS.md has no place for {name}"
     PAGE.write_text(page, encoding="utf-8")
 
