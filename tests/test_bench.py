@@ -115,7 +115,6 @@ def test_the_rival_is_the_same_checkpoint_and_all_of_it_in_int8(checkpoints: dic
     from transformers import AutoModelForSequenceClassification
 
     from pocketbert.export.rival import export_onnxruntime
-    from pocketbert.runtime.bench_worker import RIVAL  # noqa: F401  the name that bench gives it
 
     model = export_onnxruntime(str(checkpoints["albert"]), tmp_path)
     operators = [node.op_type for node in onnx.load(model).graph.node]
