@@ -65,7 +65,7 @@ def delegate_parts(encoder: Encoder, max_length: int) -> Encoder:
     for stored, layer in enumerate(cast("list[Layer]", list(encoder.layers))):
         whole = last = None
         if stored in uses[:-1]:
-            whole = delegate(WholeLayer(layer), (x, mask), (length, length))
+            whole = delegate(layer, (x, mask), (length, length))
         if stored == uses[-1]:
             last = delegate(LastLayer(layer), (row, x, mask), (None, length, length))
         encoder.layers[stored] = DelegatedLayer(whole, last)
@@ -96,21 +96,14 @@ class Norm(nn.Module):
         return x * torch.rsqrt(variance + self.eps) * self.weight + self.bias
 
 
-class WholeLayer(nn.Module):
-    """A layer for all positions: (seq, hidden), (seq,) -> (seq, hidden)."""
+class LastLayer(nn.Module):
+    """A layer for the positions that the head reads: (reads, hidden), (seq, hidden), (seq,) -> (reads, hidden)."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.layer = layer
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return self.layer(x, mask)
-
-
-class LastLayer(WholeLayer):
-    """A layer for the positions that the head reads: (reads, hidden), (seq, hidden), (seq,) -> (reads, hidden)."""
-
-    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
         return self.layer.answer(asked, x, mask)
 
 
