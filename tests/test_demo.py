@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from pocketbert.export import checkpoint, encoder
 from pocketbert.export.demo import sentences, vocabularies
 from pocketbert.export.demo.__main__ import CHECKPOINTS
 
 BYTES_LIMIT = 8_000_000  # both together
-ACCURACY_LIMIT = 0.80  # on SST-2 dev
+ACCURACY_LIMIT = 5 / 6  # on SST-2 dev
 
 
 def test_both_checkpoints_together_are_small() -> None:
@@ -48,6 +49,12 @@ def test_invented_sentences_are_the_same_for_the_same_seed(monkeypatch: pytest.M
     assert not any("{" in text or "|" in text for text in one)
 
 
+def unknown_keys(tokenizer: Tokenizer) -> list[str]:
+    """By id: a Unigram's `tokens` spell what it does not know."""
+    unknown = next(i for name in ("[UNK]", "<unk>") if (i := tokenizer.token_to_id(name)) is not None)
+    return [key for key in sorted(vocabularies.TYPED) if unknown in tokenizer.encode(f"a {key} b").ids]
+
+
 @pytest.mark.parametrize("train", [vocabularies.wordpiece, vocabularies.unigram])
 def test_a_demo_vocabulary_knows_all_that_a_keyboard_has(monkeypatch: pytest.MonkeyPatch, train: Any) -> None:
     monkeypatch.setattr(vocabularies, "PIECES", 300)
@@ -55,12 +62,16 @@ def test_a_demo_vocabulary_knows_all_that_a_keyboard_has(monkeypatch: pytest.Mon
     texts = [sentences.chat(rng) for _ in range(500)]
     one, other = train(texts), train(texts)
     assert one.get_vocab() == other.get_vocab()
-    for letter in sorted(vocabularies.TYPED):
-        assert {"[UNK]", "<unk>"}.isdisjoint(one.encode(f"a {letter} b").tokens), letter
+    assert unknown_keys(one) == []
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_each_is_right_on_four_of_five_sentences(shared: Path, name: str) -> None:
+def test_each_embedded_tokenizer_knows_all_that_a_keyboard_has(name: str) -> None:
+    assert unknown_keys(checkpoint.load(CHECKPOINTS[name]).tokenizer) == []
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_each_is_right_on_five_of_six_sentences(shared: Path, name: str) -> None:
     loaded = checkpoint.load(CHECKPOINTS[name])
     model = encoder.build(loaded.config, loaded.tensors)
     with open(shared / "data/sst2/dev.tsv", encoding="utf-8") as file:

@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Sequence
 
-SWAPS, SPLICES, CHATS = 20_000, 20_000, 20_000  # invented sentences of each kind, about one to a row in all
+SWAPS, SPLICES, CHATS = 40_000, 20_000, 60_000  # invented sentences of each kind, about two to a row in all
 SWAP = 0.25  # the chance that a word is swapped for another one
 SPLICE_WORDS = 16  # longer phrases are not spliced: phone texts are short
 JOINTS = [" ", " , ", " but ", " and ", " . ", " ! ", " , but ", " although ", " because ", " so "]

@@ -95,7 +95,7 @@ def distill(
 
     console = Console(stderr=True)
     with console.status("Reading the teacher and the texts") if console.is_terminal else _Silence():
-        ready = job.prepare(options, shlex.join(["pocketbert", *sys.argv[1:]]))
+        ready = job.prepare(options, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     for note in ready.source.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     with _Bar(ready, console) as watch:
