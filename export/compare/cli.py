@@ -101,7 +101,7 @@ def _format_lines(name: str, found: list[Mapping[str, Any]], length: str) -> Ite
     if not all(one["milliseconds"] for one in found):
         return
     times = [(one["milliseconds"][length], one["relative_time"][length]) for one in found]
-    yield [f"{name}: latency", *(f"{ms:.2f} ms (× {relative:.2f})" for ms, relative in times)]
+    yield [f"{name}: latency", *(f"{ms:.2f} ms (×{relative:.2f})" for ms, relative in times)]
     yield [f"{name}: memory", *(f"{one['resident_mb']:.0f} MB" for one in found)]
     if found[0]["accuracy"] is not None:
         yield [f"{name}: accuracy, int8 (kept)", *map(_kept, found)]

@@ -2,7 +2,7 @@
 
 Takes a folder with SST-2's train.tsv (columns text, label) and a DistilBERT classifier of NEGATIVE and POSITIVE.
 Gives WORK/distilbert and WORK/albert, as transformers and PocketBERT read them, to be copied here.
-Leaves out judging them: `pocketbert compare`, with SST-2's dev.tsv and with casual.tsv beside this file.
+Leaves out judging them: `pocketbert compare`, with SST-2's dev.tsv and with casual.tsv and unseen.tsv beside this file.
 
 The road: hold out whole sentences with their phrases, invent more, train a vocabulary for each student, distill.
 
