@@ -3,8 +3,13 @@
 #   make test    style, types, every test
 #   make fast    the same without the tests marked slow
 #   make demo-checkpoints    train the embedded checkpoints anew, into demo-training (DATA and TEACHER: see below)
+#   make android     build the Android modules and run their tests on the demo bundles (a JDK, Maven;
+#                    for the chat app and its screenshots Debian's aapt and android-framework-res)
 #   make check-arm   golden cases of the demo bundles on Arm kernels, under emulation
-#   make tokenizer-contract   Kotlin's ids against Hugging Face's: every code point and text (a JDK, npm, an hour)
+#   make fuzz    SECONDS (60) of damaged input for each reader, in Python and in Kotlin
+#   make mutants     how many changes of the code no test notices (see tests/mutants: half an hour of a processor,
+#                    hours beside other work); MUTANTS="data --again" asks about one group's survivors
+#   make tokenizer-contract   Kotlin's tokens against Hugging Face's: every code point and text (a JDK, Maven, hours)
 
 # The first of these that runs; 3.11 is the one that was tested most. PYTHON=... overrides the choice.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
@@ -16,7 +21,13 @@ TYPED := .venv/typed/pocketbert
 DATA ?= ../shared/data/sst2
 TEACHER ?= ../shared/models/distilbert-l6-h384-sst2
 
-.PHONY: demo demo-checkpoints test fast check check-arm tokenizer-contract clean
+# For how long `make fuzz` looks at each reader.
+SECONDS ?= 60
+
+# Groups of modules for `make mutants`, and its options; none: all of them.
+MUTANTS ?=
+
+.PHONY: demo demo-checkpoints test fast check android check-arm fuzz mutants tokenizer-contract clean
 
 demo: .venv/export
 	$(BIN)/python -m pocketbert.export.demo
@@ -33,17 +44,37 @@ fast: check
 check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	cd $(dir $(TYPED)) && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p pocketbert.runtime -p pocketbert.export
+	cd $(dir $(TYPED)) && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p pocketbert
+
+android: .venv/dev
+	@test -d demo-bundles || $(BIN)/python -m pocketbert.export.demo
+	$(BIN)/python tests/android_natives.py
+	@echo "Compiling android_demo and running its tests: a minute or two; what is said goes to android_demo/target/build.log"
+	@mkdir -p android_demo/target
+	@mvn --batch-mode --quiet --file android_demo test > android_demo/target/build.log 2>&1 \
+	  || { cat android_demo/target/build.log; exit 1; }
+	$(BIN)/python tests/android_reports.py
+	@test -d android_demo/app/target/screenshots && echo "screenshots: android_demo/app/target/screenshots" \
+	  || echo "The app was not built: it needs Debian's packages aapt and android-framework-res."
 
 check-arm: .venv/dev
 	@test -d demo-bundles || $(BIN)/python -m pocketbert.export.demo
 	$(BIN)/python tests/arm/check.py demo-bundles/*
 
+fuzz: .venv/dev
+	@test -d demo-bundles || $(BIN)/python -m pocketbert.export.demo
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
+
+mutants: .venv/dev
+	@$(BIN)/python -c 'import mutmut' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[mutants]'
+	$(BIN)/python tests/mutants/run.py $(MUTANTS)
+
 tokenizer-contract: .venv/dev
 	$(BIN)/python tests/tokenizer_contract.py
 
 clean:
-	rm -rf .venv .kotlin build *.egg-info demo-bundles demo-training
+	rm -rf .venv build android_demo/target android_demo/*/target *.egg-info demo-bundles demo-training
 
 .venv/export: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[export]'
@@ -52,6 +83,7 @@ clean:
 .venv/dev: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	mkdir -p $(TYPED)
+	ln -sfn $(CURDIR)/runtime/root/* $(TYPED)
 	ln -sfn $(CURDIR)/export $(TYPED)/export
 	ln -sfn $(CURDIR)/runtime $(TYPED)/runtime
 	touch $@

@@ -1,23 +1,30 @@
 """What the three checkpoint families call things: config keys and tensor names, and nothing else.
 
 Takes a Hugging Face `config.json` (a dict) and the names of a checkpoint's tensors.
-Gives one frozen `EncoderConfig` and a map from canonical names to checkpoint names.
-Leaves out: reading files (checkpoint.py) and arithmetic (encoder.py). Pure Python, no torch.
+Returns the task, one frozen `EncoderConfig`, the labels, and a map from canonical names to checkpoint names.
+Leaves out: reading files (checkpoint.py) and arithmetic (encoder.py, heads.py). Pure Python, no torch.
+
+Every value of a config is read through `JsonObject`, within bounds that no real checkpoint reaches: sizes are known to
+be sane before a tensor is read.
 
 Canonical names: `embeddings.{word,position,token_type,norm,project}`,
-`layers.N.{query,key,value,attention_out,attention_norm,up,down,output_norm}`, `head.{pool,classifier}`,
-each with `.weight` and, but for the three tables, `.bias`.
+`layers.N.{query,key,value,attention_out,attention_norm,up,down,output_norm}`, and by the task
+`head.{pool,classifier,span}`, each with `.weight` and, but for the three tables, `.bias`.
 """
 
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pocketbert.export.json_values import JsonError, JsonObject
 from pocketbert.runtime.errors import PocketbertError
+from pocketbert.runtime.manifest import QUESTION_ANSWERING, SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION
 
+CONFIG = "config.json"
 # Hugging Face's names for the activations, and the three functions behind them.
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -26,7 +33,30 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "relu": "relu",
 }
+# How the classes end that `architectures` names, and the tasks that they do.
+TASKS_OF_CLASSES = {
+    "ForSequenceClassification": SEQUENCE_CLASSIFICATION,
+    "ForTokenClassification": TOKEN_CLASSIFICATION,
+    "ForQuestionAnswering": QUESTION_ANSWERING,
+}
+DOERS = {
+    SEQUENCE_CLASSIFICATION: "sequence classifier",
+    TOKEN_CLASSIFICATION: "token classifier",
+    QUESTION_ANSWERING: "question answerer",
+}
 DISTILBERT_LAYER_NORM_EPS = 1e-12  # fixed in modeling_distilbert.py, absent from its config
+DEFAULT_LAYER_NORM_EPS = 1e-12  # configuration_bert.py, configuration_albert.py
+DEFAULT_NUM_LABELS = 2  # configuration_utils.py
+# Bounds of what a config may ask for, each more than ten times what the largest of these families ever had.
+MOST_PIECES = 1 << 24  # of a vocabulary
+MOST_POSITIONS = 1 << 20
+MOST_UNITS = 1 << 18  # of a width
+MOST_HEADS = 1 << 10
+MOST_LAYERS = 1 << 10  # that run; so many may be stored too
+MOST_LABELS = 1 << 17  # a manifest of more would be refused
+SHOWN = 60  # characters of a name in a message
+START_AND_END = 2  # logits that a question answerer gives for each token
+SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
 
 
 class UnsupportedCheckpoint(PocketbertError):
@@ -35,27 +65,28 @@ class UnsupportedCheckpoint(PocketbertError):
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The shape of a classifier, whichever family it comes from."""
+    """The shape of a model, whichever family it comes from."""
 
     architecture: str  # bert, distilbert, albert
+    task: str  # with the architecture it decides the head
     vocab_size: int
     embedding_size: int  # width of the word table; smaller than hidden_size in ALBERT
     hidden_size: int
     intermediate_size: int
-    heads: int
-    positions: int  # longest input in tokens, [CLS] and [SEP] included
-    schedule: tuple[int, ...]  # the stored layer that runs at each depth; ALBERT repeats one
+    num_attention_heads: int
+    max_position_embeddings: int  # longest input in tokens, [CLS] and [SEP] included
+    layer_schedule: tuple[int, ...]  # the stored layer that runs at each depth; ALBERT repeats one
     inner_layers: int  # stored layers in one of ALBERT's groups; 1 elsewhere
     activation: str  # gelu, gelu_tanh, relu
-    pool_activation: str  # between the pooling linear and the classifier: tanh, relu
     layer_norm_eps: float
     pad_id: int
-    label_count: int
+    num_labels: int  # logits for each text or token
+    separator_id: int | None = None  # behind the first of it token type 1 holds; None: type 0 everywhere
 
     @property
     def stored_layers(self) -> int:
         """How many layers the checkpoint holds; ALBERT runs each of them several times."""
-        return max(self.schedule) + 1
+        return max(self.layer_schedule) + 1
 
     @property
     def projects(self) -> bool:
@@ -65,13 +96,13 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class Names:
-    """Where one family keeps each canonical part; `layer` is below `layers.format(...)`."""
+    """Where one family keeps each canonical part; `layer` is below `layers.format(...)`, heads go by their task."""
 
     prefix: str
     embeddings: Mapping[str, str]
     layers: str
     layer: Mapping[str, str]
-    head: Mapping[str, str]
+    heads: Mapping[str, Mapping[str, str]]
 
 
 BERT_EMBEDDINGS = {
@@ -80,6 +111,9 @@ BERT_EMBEDDINGS = {
     "token_type": "embeddings.token_type_embeddings",
     "norm": "embeddings.LayerNorm",
 }
+
+# The heads that read every token: all three families keep them alike.
+TOKEN_HEADS = {TOKEN_CLASSIFICATION: {"classifier": "classifier"}, QUESTION_ANSWERING: {"span": "qa_outputs"}}
 
 NAMES = {
     "bert": Names(
@@ -96,7 +130,7 @@ NAMES = {
             "down": "output.dense",
             "output_norm": "output.LayerNorm",
         },
-        head={"pool": "bert.pooler.dense", "classifier": "classifier"},
+        heads={SEQUENCE_CLASSIFICATION: {"pool": "bert.pooler.dense", "classifier": "classifier"}, **TOKEN_HEADS},
     ),
     "distilbert": Names(
         prefix="distilbert.",
@@ -112,7 +146,7 @@ NAMES = {
             "down": "ffn.lin2",
             "output_norm": "output_layer_norm",
         },
-        head={"pool": "pre_classifier", "classifier": "classifier"},
+        heads={SEQUENCE_CLASSIFICATION: {"pool": "pre_classifier", "classifier": "classifier"}, **TOKEN_HEADS},
     ),
     "albert": Names(
         prefix="albert.",
@@ -128,123 +162,185 @@ NAMES = {
             "down": "ffn_output",
             "output_norm": "full_layer_layer_norm",
         },
-        head={"pool": "albert.pooler", "classifier": "classifier"},
+        heads={SEQUENCE_CLASSIFICATION: {"pool": "albert.pooler", "classifier": "classifier"}, **TOKEN_HEADS},
     ),
 }
 
-# Tensors that real classifiers carry and no classifier computes with: index buffers, pretraining heads.
+# Tensors that real checkpoints carry and do not compute with: index buffers, pretraining heads.
 IGNORED = re.compile(r"(^|\.)position_ids$|^cls\.|^predictions\.|^sop_classifier\.|^vocab_|^loss_")
+POOLER = re.compile(r"^(bert|albert)\.pooler\.")  # spare where every token is read
 TABLES = ("word", "position", "token_type")
 
 
-def read_config(hf: Mapping[str, Any]) -> EncoderConfig:
-    """Reads a Hugging Face config. Raises UnsupportedCheckpoint naming the key it cannot honour."""
-    family = hf.get("model_type")
-    if family not in NAMES:
-        raise UnsupportedCheckpoint(f"model_type {family!r} is not supported: use {', '.join(sorted(NAMES))}")
-    _refuse_variants(hf)
-    try:
-        config = _read_distilbert(hf) if family == "distilbert" else _read_bert(family, hf)
-    except KeyError as missing:
-        raise UnsupportedCheckpoint(f"config.json has no {missing.args[0]!r}, which {family} needs") from None
-    if config.hidden_size % config.heads:
-        raise UnsupportedCheckpoint(f"{config.heads} heads do not divide the hidden size {config.hidden_size}")
+def read_config(hf: Mapping[str, Any], task: str = SEQUENCE_CLASSIFICATION) -> EncoderConfig:
+    """Reads a Hugging Face config. Raises UnsupportedCheckpoint or JsonError naming the key it cannot honour."""
+    values = JsonObject(hf, CONFIG)
+    family = values.choice("model_type", sorted(NAMES))
+    if task not in NAMES[family].heads:
+        raise UnsupportedCheckpoint(
+            f"task {task!r} is not supported for {family}: use {', '.join(NAMES[family].heads)}"
+        )
+    _refuse_variants(values)
+    config = _read_distilbert(values, task) if family == "distilbert" else _read_bert(family, values, task)
+    if config.hidden_size % config.num_attention_heads:
+        raise UnsupportedCheckpoint(
+            f"{config.num_attention_heads} heads do not divide the hidden size {config.hidden_size}"
+        )
     return config
+
+
+def read_task(hf: Mapping[str, Any], asked: str | None = None) -> str | None:
+    """The task that the config's `architectures` name, or else the one `asked` for, or None where neither says it.
+
+    Raises JsonError, and UnsupportedCheckpoint where the two contradict each other.
+    """
+    classes = [] if hf.get("architectures") is None else hf["architectures"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise JsonError(f"architectures {reprlib.repr(classes)} in {CONFIG} is not a list of names")
+    named = {task: name for name in classes for end, task in TASKS_OF_CLASSES.items() if name.endswith(end)}
+    if len(named) != 1:  # a pretrained encoder, someone's own class, or several
+        return asked
+    ((task, name),) = named.items()
+    if asked not in (None, task):
+        raise UnsupportedCheckpoint(f"architectures in {CONFIG} say {task} ({name[:SHOWN]!r}), not {asked}")
+    return task
+
+
+def guess_task(hf: Mapping[str, Any], stored: Iterable[str]) -> str:
+    """The task by the names of a checkpoint's tensors, for a config that does not say it.
+
+    BERT's and ALBERT's pooler may be spare in a token classifier too; then it is taken for a sequence classifier.
+    Raises UnsupportedCheckpoint where the tensors are those of several heads.
+    """
+    heads = NAMES[JsonObject(hf, CONFIG).choice("model_type", sorted(NAMES))].heads
+    there = set(stored)
+    fitting = [task for task, head in heads.items() if all(f"{name}.weight" in there for name in head.values())]
+    if SEQUENCE_CLASSIFICATION in fitting and TOKEN_CLASSIFICATION in fitting:
+        fitting.remove(TOKEN_CLASSIFICATION)
+    if len(fitting) > 1:
+        raise UnsupportedCheckpoint(f"its tensors are those of {' and '.join(fitting)}: pass --task with one of them")
+    return fitting[0] if fitting else SEQUENCE_CLASSIFICATION  # whose tensors are then missing, by name
+
+
+def read_labels(hf: Mapping[str, Any], task: str = SEQUENCE_CLASSIFICATION) -> tuple[tuple[str, ...], bool]:
+    """The labels in the order of the logits, none for question answering, and whether several may be true at once.
+
+    Raises JsonError, and UnsupportedCheckpoint for a single label, by which Hugging Face means a regression too.
+    """
+    if task == QUESTION_ANSWERING:
+        return (), False
+    values = JsonObject(hf, CONFIG)
+    count = _num_labels(values)
+    labels = values.names("id2label") or tuple(f"LABEL_{index}" for index in range(count))
+    if task == TOKEN_CLASSIFICATION:
+        if count == 1:
+            raise UnsupportedCheckpoint(f"there is one label, {labels[0]!r}, which every token would have")
+        return labels, False
+    multi_label = values.choice("problem_type", (SINGLE_LABEL, MULTI_LABEL), SINGLE_LABEL) == MULTI_LABEL
+    if count == 1 and not multi_label:
+        raise UnsupportedCheckpoint(
+            f"there is one label, {labels[0]!r}, which makes a regression: only classifiers are supported; "
+            f"set problem_type to {MULTI_LABEL} if its score is a sigmoid"
+        )
+    return labels, multi_label
 
 
 def canonical_names(config: EncoderConfig, stored: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """Maps every canonical tensor name to the checkpoint's.
 
-    Gives the map and the names that no classifier uses. Raises UnsupportedCheckpoint for a tensor that is
+    Returns the map and the names that the task does not use. Raises UnsupportedCheckpoint for a tensor that is
     missing and for one that is neither needed nor known to be unused: it might change the answers.
     """
     names = NAMES[config.architecture]
     known = {_modern(name): name for name in stored}
     wanted = dict(_expected(config, names))
     missing = [name for name in wanted.values() if name not in known]
-    if missing:
-        raise UnsupportedCheckpoint(_describe_missing(missing))
     spare = [stored_as for name, stored_as in known.items() if name not in set(wanted.values())]
-    unknown = [name for name in spare if not IGNORED.search(name)]
+    pooled = config.task == SEQUENCE_CLASSIFICATION
+    unknown = [name for name in spare if not IGNORED.search(name) and (pooled or not POOLER.search(name))]
+    if missing:
+        raise UnsupportedCheckpoint(_describe_missing(missing, unknown, config))
     if unknown:
+        whole = f"{config.architecture} {DOERS[config.task]}"
         raise UnsupportedCheckpoint(
-            f"{len(unknown)} tensors are not part of a {config.architecture} classifier, first {unknown[0]!r}: "
+            f"{len(unknown)} tensors are not part of a {whole}, first {min(unknown)!r}: "
             "merge adapters into the weights, or pass --ignore PATTERN if they do not change the answers"
         )
     return {canonical: known[name] for canonical, name in wanted.items()}, sorted(spare)
 
 
-def _read_distilbert(hf: Mapping[str, Any]) -> EncoderConfig:
+def _read_distilbert(values: JsonObject, task: str) -> EncoderConfig:
+    hidden = values.integer("dim", 1, MOST_UNITS)
     return EncoderConfig(
         architecture="distilbert",
-        vocab_size=hf["vocab_size"],
-        embedding_size=hf["dim"],
-        hidden_size=hf["dim"],
-        intermediate_size=hf["hidden_dim"],
-        heads=hf["n_heads"],
-        positions=hf["max_position_embeddings"],
-        schedule=tuple(range(hf["n_layers"])),
+        task=task,
+        vocab_size=values.integer("vocab_size", 1, MOST_PIECES),
+        embedding_size=hidden,
+        hidden_size=hidden,
+        intermediate_size=values.integer("hidden_dim", 1, MOST_UNITS),
+        num_attention_heads=values.integer("n_heads", 1, MOST_HEADS),
+        max_position_embeddings=values.integer("max_position_embeddings", 1, MOST_POSITIONS),
+        layer_schedule=tuple(range(values.integer("n_layers", 1, MOST_LAYERS))),
         inner_layers=1,
-        activation=_activation(hf.get("activation", "gelu")),
-        pool_activation="relu",
+        activation=ACTIVATIONS[values.choice("activation", ACTIVATIONS, "gelu")],
         layer_norm_eps=DISTILBERT_LAYER_NORM_EPS,
-        pad_id=_pad_id(hf),
-        label_count=_label_count(hf),
+        pad_id=_pad_id(values),
+        num_labels=START_AND_END if task == QUESTION_ANSWERING else _num_labels(values),
     )
 
 
-def _read_bert(family: str, hf: Mapping[str, Any]) -> EncoderConfig:
+def _read_bert(family: str, values: JsonObject, task: str) -> EncoderConfig:
     albert = family == "albert"
+    hidden = values.integer("hidden_size", 1, MOST_UNITS)
+    activation = values.choice("hidden_act", ACTIVATIONS, "gelu_new" if albert else "gelu")
+    layers = values.integer("num_hidden_layers", 1, MOST_LAYERS)
     return EncoderConfig(
         architecture=family,
-        vocab_size=hf["vocab_size"],
-        embedding_size=hf["embedding_size"] if albert else hf["hidden_size"],
-        hidden_size=hf["hidden_size"],
-        intermediate_size=hf["intermediate_size"],
-        heads=hf["num_attention_heads"],
-        positions=hf["max_position_embeddings"],
-        schedule=_albert_schedule(hf) if albert else tuple(range(hf["num_hidden_layers"])),
-        inner_layers=hf.get("inner_group_num", 1) if albert else 1,
-        activation=_activation(hf.get("hidden_act", "gelu_new" if albert else "gelu")),
-        pool_activation="tanh",
-        layer_norm_eps=hf.get("layer_norm_eps", 1e-12),
-        pad_id=_pad_id(hf),
-        label_count=_label_count(hf),
+        task=task,
+        vocab_size=values.integer("vocab_size", 1, MOST_PIECES),
+        embedding_size=values.integer("embedding_size", 1, MOST_UNITS) if albert else hidden,
+        hidden_size=hidden,
+        intermediate_size=values.integer("intermediate_size", 1, MOST_UNITS),
+        num_attention_heads=values.integer("num_attention_heads", 1, MOST_HEADS),
+        max_position_embeddings=values.integer("max_position_embeddings", 1, MOST_POSITIONS),
+        layer_schedule=_albert_schedule(values, layers) if albert else tuple(range(layers)),
+        inner_layers=values.integer("inner_group_num", 1, MOST_LAYERS, 1) if albert else 1,
+        activation=ACTIVATIONS[activation],
+        layer_norm_eps=values.share("layer_norm_eps", DEFAULT_LAYER_NORM_EPS),
+        pad_id=_pad_id(values),
+        num_labels=START_AND_END if task == QUESTION_ANSWERING else _num_labels(values),
     )
 
 
-def _albert_schedule(hf: Mapping[str, Any]) -> tuple[int, ...]:
+def _albert_schedule(values: JsonObject, depth: int) -> tuple[int, ...]:
     """Depth by depth, as AlbertTransformer.forward picks groups and AlbertLayerGroup runs inner layers."""
-    depth, groups, inner = hf["num_hidden_layers"], hf.get("num_hidden_groups", 1), hf.get("inner_group_num", 1)
+    groups = values.integer("num_hidden_groups", 1, depth, 1)
+    inner = values.integer("inner_group_num", 1, MOST_LAYERS // depth, 1)
     group_at = [int(level / (depth / groups)) for level in range(depth)]
     return tuple(group * inner + step for group in group_at for step in range(inner))
 
 
-def _activation(name: Any) -> str:
-    if name not in ACTIVATIONS:
-        raise UnsupportedCheckpoint(f"activation {name!r} is not supported: use {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
+def _pad_id(values: JsonObject) -> int:
+    """An absent one is 0 in these families; null is none, and then no text can be padded."""
+    if "pad_token_id" in values.content and values.content["pad_token_id"] is None:
+        raise UnsupportedCheckpoint(f"pad_token_id in {CONFIG} is null: set it to the id of the padding token")
+    return values.integer("pad_token_id", 0, values.integer("vocab_size", 1, MOST_PIECES) - 1, 0)
 
 
-def _pad_id(hf: Mapping[str, Any]) -> int:
-    pad_id = hf.get("pad_token_id", 0)
-    if not isinstance(pad_id, int) or not 0 <= pad_id < hf["vocab_size"]:
-        raise UnsupportedCheckpoint(f"pad_token_id {pad_id!r} is not an id of the vocabulary: set it in config.json")
-    return pad_id
+def _num_labels(values: JsonObject) -> int:
+    names = values.names("id2label")
+    count = values.integer("num_labels", 1, MOST_LABELS, len(names) if names else DEFAULT_NUM_LABELS)
+    if names and count != len(names):
+        raise UnsupportedCheckpoint(f"num_labels is {count}, id2label has {len(names)}: correct the wrong one")
+    return count
 
 
-def _label_count(hf: Mapping[str, Any]) -> int:
-    return len(hf["id2label"]) if hf.get("id2label") else int(hf.get("num_labels", 2))  # 2: Hugging Face's own default
-
-
-def _refuse_variants(hf: Mapping[str, Any]) -> None:
-    position = hf.get("position_embedding_type") or "absolute"
-    if position != "absolute":
-        raise UnsupportedCheckpoint(f"position_embedding_type {position!r} is not supported: only absolute")
+def _refuse_variants(values: JsonObject) -> None:
+    values.choice("position_embedding_type", ("absolute",), "absolute")
     for key in ("is_decoder", "add_cross_attention"):
-        if hf.get(key):
+        if values.flag(key):
             raise UnsupportedCheckpoint(f"{key} is set: only encoders are supported")
-    if hf.get("quantization_config"):
+    if values.content.get("quantization_config") is not None:
         raise UnsupportedCheckpoint("the checkpoint is already quantized: export the fp32, fp16 or bf16 original")
 
 
@@ -261,7 +357,7 @@ def _expected(config: EncoderConfig, names: Names) -> Iterable[tuple[str, str]]:
         place = names.layers.format(layer=layer, group=group, inner=inner)
         for part, name in names.layer.items():
             yield from _tensors(f"layers.{layer}.{part}", names.prefix + place + name)
-    for part, name in names.head.items():
+    for part, name in names.heads[config.task].items():
         yield from _tensors(f"head.{part}", name)
 
 
@@ -271,7 +367,13 @@ def _tensors(canonical: str, stored: str, table: bool = False) -> Iterable[tuple
         yield f"{canonical}.bias", f"{stored}.bias"
 
 
-def _describe_missing(missing: list[str]) -> str:
-    if any(name.startswith(("classifier", "pre_classifier")) for name in missing):
-        return f"tensor {missing[-1]!r} is missing: this is not a fine-tuned sequence classifier; fine-tune it first"
+def _describe_missing(missing: list[str], unknown: list[str], config: EncoderConfig) -> str:
+    names = NAMES[config.architecture]
+    of_head = [name for name in missing if not name.startswith(names.prefix)]
+    others = {name for head in names.heads.values() for name in head.values()}
+    instead = [name for name in unknown if name.rpartition(".")[0] in others]
+    if of_head and instead:
+        return f"tensor {of_head[-1]!r} of a {DOERS[config.task]} is missing, there is {min(instead)!r}: another task?"
+    if of_head:
+        return f"tensor {of_head[-1]!r} is missing: this is not a fine-tuned {DOERS[config.task]}; fine-tune it first"
     return f"tensor {missing[0]!r} is missing" + (f", and {len(missing) - 1} more" if len(missing) > 1 else "")

@@ -1,60 +1,46 @@
-"""The canonical encoder: one small torch module that computes BERT, DistilBERT and ALBERT classifiers.
+"""The canonical encoder: one small torch module that computes BERT, DistilBERT and ALBERT, whatever the head.
 
 Takes an `EncoderConfig` and the checkpoint's tensors under canonical names (architectures.py).
-Gives `Encoder`: input_ids int32 (1, seq) -> logits float32 (1, labels), any seq from 1 to `positions`.
-Leaves out: batches (a phone labels one message at a time, and an exact length beats padding), dropout,
-token types other than 0, and text pairs.
+Returns `Encoder`: input_ids int32 (1, seq) -> float32 logits (1, labels), (1, seq, labels), or start and end (1, seq)
+each, by the task; any seq from 1 to `max_position_embeddings`.
+Leaves out: batches (a phone reads one message at a time, and an exact length beats padding), dropout, and token types
+other than 0 and 1.
 
-Three rewrites are exact algebra, not approximation: token type 0 is added to the position table, the
-1/sqrt(head_dim) of attention is multiplied into the query weights, and the last layer computes only the
-positions that the head reads. The shapes in the comments leave the batch of 1 out.
+Four rewrites are exact algebra, not approximation: token type 0 is added to the position table, where texts come in
+pairs type 1 adds the difference of the two rows behind the first separator, the 1/sqrt(head_dim) of attention is
+multiplied into the query weights, and the last layer computes only the positions that the head (heads.py) reads. The
+shapes in the comments leave the batch of 1 out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pocketbert.export.architectures import EncoderConfig, UnsupportedCheckpoint
+from pocketbert.export.heads import HEADS, Outputs
 
 # Added to the score of a padded key. exp(-10000) is 0 in fp32 and fp16 alike, so padding cannot leak; -inf
 # could turn into NaN, and anything beyond -65504 is -inf in fp16.
 MASKED_SCORE = -10_000.0
 
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by its tanh form, any shape."""
+    return functional.gelu(x, approximate="tanh")
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
-    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "gelu_tanh": gelu_tanh,
     "relu": functional.relu,
-    "tanh": torch.tanh,
 }
-
-
-@dataclass(frozen=True)
-class Head:
-    """What turns hidden states into logits: `reads` positions of the last layer (None: all), then `build`."""
-
-    reads: int | None
-    build: Callable[[EncoderConfig], nn.Module]
-
-
-class Pooled(nn.Module):
-    """Sequence classification: [CLS] through a linear, an activation and the classifier."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.pool = nn.Linear(config.hidden_size, config.hidden_size)
-        self.classifier = nn.Linear(config.hidden_size, config.label_count)
-        self.activation = ACTIVATIONS[config.pool_activation]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.activation(self.pool(x)))  # (1, hidden) -> (1, labels)
-
-
-HEADS = {"sequence-classification": Head(reads=1, build=Pooled)}
 
 
 class Embeddings(nn.Module):
@@ -63,67 +49,81 @@ class Embeddings(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.word = nn.Embedding(config.vocab_size, config.embedding_size)
-        self.position = nn.Parameter(torch.empty(config.positions, config.embedding_size))
+        self.position = nn.Parameter(torch.empty(config.max_position_embeddings, config.embedding_size))
+        self.separator_id = config.separator_id
+        if config.separator_id is not None:
+            self.second = nn.Parameter(torch.empty(config.embedding_size))  # what a position of type 1 has more
         self.norm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_eps)
         self.project = nn.Linear(config.embedding_size, config.hidden_size) if config.projects else nn.Identity()
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.word(ids) + self.position[: ids.shape[0]]  # (seq,) -> (seq, embedding)
+        if self.separator_id is not None:
+            x = x + find_second(ids, self.separator_id, x.dtype).view(-1, 1) * self.second
         return self.project(self.norm(x))  # (seq, hidden)
 
 
+def find_second(ids: Tensor, separator_id: int, dtype: torch.dtype) -> Tensor:
+    """1 where a separator stands anywhere before, else 0: int32 (seq,) -> dtype (seq,).
+
+    Counts are whole numbers, which fp16 adds up exactly to 2048; where it stops counting, they are still more than 1.
+    """
+    separators = (ids == separator_id).to(dtype)
+    return (torch.cumsum(separators, 0) > separators).to(dtype)
+
+
 class Layer(nn.Module):
-    """One post-norm transformer layer, for the first `queries` positions of its input (None: all)."""
+    """One post-norm transformer layer: answers for `query_states`, which look at all of `hidden_states`."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         hidden, inner = config.hidden_size, config.intermediate_size
-        self.heads, self.head_dim = config.heads, hidden // config.heads
+        self.num_attention_heads, self.head_dim = config.num_attention_heads, hidden // config.num_attention_heads
         self.query, self.key, self.value, self.attention_out = (nn.Linear(hidden, hidden) for _ in range(4))
         self.attention_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.up, self.down = nn.Linear(hidden, inner), nn.Linear(inner, hidden)
         self.output_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.activation = ACTIVATIONS[config.activation]
 
-    def forward(self, x: Tensor, mask: Tensor, queries: int | None = None) -> Tensor:
-        return self.answer(x if queries is None else x[:queries], x, mask)
-
-    def answer(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:  # (queries, hidden), (seq, hidden), (seq,)
-        x = self.attention_norm(self.attention_out(self.attend(asked, x, mask)) + asked)
+    def forward(self, query_states: Tensor, hidden_states: Tensor, mask: Tensor) -> Tensor:
+        # (queries, hidden), (seq, hidden), (seq,) -> (queries, hidden)
+        x = self.attention_norm(self.attention_out(self.attend(query_states, hidden_states, mask)) + query_states)
         return self.output_norm(self.down(self.activation(self.up(x))) + x)
 
-    def attend(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        split = (-1, self.heads, self.head_dim)
-        query = self.query(asked).view(split).permute(1, 0, 2)  # (heads, queries, head_dim), already scaled
-        key = self.key(x).view(split).permute(1, 2, 0)  # (heads, head_dim, seq)
-        value = self.value(x).view(split).permute(1, 0, 2)  # (heads, seq, head_dim)
+    def attend(self, query_states: Tensor, hidden_states: Tensor, mask: Tensor) -> Tensor:
+        split = (-1, self.num_attention_heads, self.head_dim)
+        query = self.query(query_states).view(split).permute(1, 0, 2)  # (heads, queries, head_dim), already scaled
+        key = self.key(hidden_states).view(split).permute(1, 2, 0)  # (heads, head_dim, seq)
+        value = self.value(hidden_states).view(split).permute(1, 0, 2)  # (heads, seq, head_dim)
         weights = torch.softmax(torch.bmm(query, key) + mask, dim=-1)  # (heads, queries, seq)
         context = torch.bmm(weights, value)  # (heads, queries, head_dim)
-        return context.permute(1, 0, 2).contiguous().view(-1, self.heads * self.head_dim)  # (queries, hidden)
+        return context.permute(1, 0, 2).contiguous().view(-1, self.num_attention_heads * self.head_dim)
 
 
 class Encoder(nn.Module):
-    """input_ids int32 (1, seq) -> logits float32 (1, labels)."""
+    """input_ids int32 (1, seq) -> float32 logits: (1, labels), (1, seq, labels), or start and end (1, seq) each."""
 
-    def __init__(self, config: EncoderConfig, task: str = "sequence-classification") -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
+        head = HEADS[config.architecture, config.task]
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.stored_layers))
-        self.reads = HEADS[task].reads
-        self.head = HEADS[task].build(config)
+        self.num_positions = head.num_positions
+        self.head, self.shape_outputs = head.build(config), head.shape_outputs
 
-    def forward(self, input_ids: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor) -> Outputs:
         ids = input_ids[0]  # (seq,)
         x = self.embeddings(ids)  # (seq, hidden)
         mask = (ids == self.config.pad_id).to(x.dtype) * MASKED_SCORE  # (seq,), the same for all heads and queries
-        for depth, stored in enumerate(self.config.schedule, 1):
-            last = depth == len(self.config.schedule)
-            x = self.layers[stored](x, mask, queries=self.reads if last else None)
-        return self.head(x)
+        *schedule, last = self.config.layer_schedule
+        for stored in schedule:
+            x = self.layers[stored](x, x, mask)
+        query_states = x if self.num_positions is None else x[: self.num_positions]
+        return self.shape_outputs(self.head(self.layers[last](query_states, x, mask)))
 
 
-def build(config: EncoderConfig, tensors: Mapping[str, Tensor], task: str = "sequence-classification") -> Encoder:
+def build_encoder(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> Encoder:
     """Builds the fp32 encoder. `tensors`: canonical name -> tensor of any float dtype.
 
     A `config` with fewer positions than the checkpoint has drops the rest of the position table.
@@ -131,21 +131,56 @@ def build(config: EncoderConfig, tensors: Mapping[str, Tensor], task: str = "seq
     Raises UnsupportedCheckpoint naming a tensor whose shape the config does not give.
     """
     with torch.device("meta"):
-        encoder = Encoder(config, task)
+        encoder = Encoder(config)
+    _check_shapes(tensors, encoder)
     folded = _fold({name: tensor.float() for name, tensor in tensors.items()}, config)
-    for name, parameter in encoder.state_dict().items():
-        found, needed = tuple(folded[name].shape), tuple(parameter.shape)
-        if found != needed:
-            raise UnsupportedCheckpoint(f"tensor {name!r} has the shape {found}, config.json asks for {needed}")
     encoder.load_state_dict(folded, assign=True)
     return encoder.eval().requires_grad_(False)
 
 
+def compute_logits(
+    encoder: Encoder, ids_list: Sequence[Sequence[int] | NDArray[np.int32]], on_step: Callable[[], None] = lambda: None
+) -> list[NDArray[np.float32]]:
+    """The logits of texts, one by one: ids (tokens,) each -> float32 (labels,), (tokens, labels), or (tokens, 2): start
+    and end.
+
+    `on_step` is called after each text.
+    """
+    logits = []
+    with torch.inference_mode():
+        for ids in ids_list:
+            found = encoder(torch.as_tensor(ids, dtype=torch.int32)[None])
+            logits.append((torch.stack(found, dim=-1) if isinstance(found, tuple) else found)[0].numpy())
+            on_step()
+    return logits
+
+
+def copy_modules(encoder: Encoder) -> Encoder:
+    """A copy whose modules can be replaced; its tensors are those of `encoder`, which nothing here changes."""
+    shared = {id(tensor): tensor for tensor in (*encoder.parameters(), *encoder.buffers())}
+    return copy.deepcopy(encoder, shared)
+
+
+def _check_shapes(tensors: Mapping[str, Tensor], encoder: Encoder) -> None:
+    """Looks at what the checkpoint gives, before it is folded: all parts but the two tables are the encoder's own."""
+    needed = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
+    rows, width = needed.pop("embeddings.position")
+    types = 1 if needed.pop("embeddings.second", None) is None else 2
+    tables = {"embeddings.position.weight": rows, "embeddings.token_type.weight": types}  # they may have more rows
+    for name, tensor in tensors.items():
+        found = tuple(tensor.shape)
+        shape = (max(found[0] if found else 0, tables[name]), width) if name in tables else needed[name]
+        if found != shape:
+            raise UnsupportedCheckpoint(f"tensor {name!r} has the shape {found}, config.json asks for {shape}")
+
+
 def _fold(tensors: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
-    position = tensors.pop("embeddings.position.weight")[: config.positions]
+    position = tensors.pop("embeddings.position.weight")[: config.max_position_embeddings]
     token_type = tensors.pop("embeddings.token_type.weight", None)
     tensors["embeddings.position"] = position if token_type is None else position + token_type[0]
-    scale = (config.hidden_size // config.heads) ** -0.5
+    if token_type is not None and config.separator_id is not None:
+        tensors["embeddings.second"] = token_type[1] - token_type[0]
+    scale = (config.hidden_size // config.num_attention_heads) ** -0.5
     for layer in range(config.stored_layers):
         for part in ("weight", "bias"):
             tensors[f"layers.{layer}.query.{part}"] = tensors[f"layers.{layer}.query.{part}"] * scale

@@ -1,6 +1,6 @@
 """The scheme, and the int8 oracle: the arithmetic that every artifact must reproduce, in torch.
 
-Takes the fp32 `Encoder`. Gives the same module with every linear and the word table in int8.
+Takes the fp32 `Encoder`. Returns the same module with every linear and the word table in int8.
 Leaves out: calibration (activations are quantized as they come) and anything below 8 bits.
 
 The scheme's name is its specification, after ai-edge-quantizer: `dynamic_wi8_afp32` stores weights as
@@ -10,7 +10,8 @@ linears, whose inputs are quantized on the fly, asymmetric int8 with one scale a
 
 from __future__ import annotations
 
-import copy
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.ao.quantization.fx._decomposed import quantized_decomposed_lib  # noqa: F401  registers the ops
 from torch.nn import functional
 
-from pocketbert.export.encoder import Encoder, Layer
+from pocketbert.export.encoder import Encoder, Layer, copy_modules
 
 # Hidden units put in twice per layer. On the 6-layer DistilBERT 8 take the mean drift from 0.0041 to 0.0034, 32 to
 # 0.0032, for 0.3 and 1 % more bytes; a multiple of 8 keeps the kernels' tiles full.
@@ -45,7 +46,7 @@ DEFAULT_SCHEME = "dynamic_wi8_afp32"
 PER_TENSOR_ACTIVATIONS = "int8_per_tensor"  # how a manifest names it
 PER_TENSOR = Scheme("dynamic_wi8_per_tensor_afp32", int8=True, per_channel=False)
 
-ops = torch.ops.quantized_decomposed
+decomposed = torch.ops.quantized_decomposed
 
 
 class DynamicLinear(nn.Module):
@@ -65,10 +66,10 @@ class DynamicLinear(nn.Module):
         self.register_buffer("bias", linear.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:  # (tokens, in) -> (tokens, out)
-        token = ops.choose_qparams_per_token_asymmetric(x, torch.int8)
-        quantized = ops.quantize_per_token(x, *token, INT8_MIN, INT8_MAX, torch.int8)
-        x = ops.dequantize_per_token(quantized, *token, INT8_MIN, INT8_MAX, torch.int8, torch.float32)
-        weight = ops.dequantize_per_channel(
+        token = decomposed.choose_qparams_per_token_asymmetric(x, torch.int8)
+        quantized = decomposed.quantize_per_token(x, *token, INT8_MIN, INT8_MAX, torch.int8)
+        x = decomposed.dequantize_per_token(quantized, *token, INT8_MIN, INT8_MAX, torch.int8, torch.float32)
+        weight = decomposed.dequantize_per_channel(
             self.weight, self.scale, self.zero_point, 0, -WEIGHT_MAX, WEIGHT_MAX, torch.int8
         )
         return functional.linear(x, weight, self.bias)
@@ -107,7 +108,7 @@ def quantize_rows(weight: Tensor, per_channel: bool = True) -> tuple[Tensor, Ten
 
 
 def quantize(encoder: Encoder, scheme: Scheme) -> Encoder:
-    """Gives a quantized copy of `encoder`, or `encoder` itself for a float scheme. ALBERT stays shared."""
+    """Returns a quantized copy of `encoder`, or `encoder` itself for a float scheme. ALBERT stays shared."""
     if not scheme.int8:
         return encoder
     oracle = split_outliers(encoder)
@@ -121,14 +122,14 @@ def quantize(encoder: Encoder, scheme: Scheme) -> Encoder:
 
 
 def split_outliers(encoder: Encoder) -> Encoder:
-    """Gives an equal encoder in which the largest weights of each layer's `down` are half as large or less.
+    """Returns an equal encoder in which the largest weights of each layer's `down` are half as large or less.
 
     One weight of a row, up to 170 times the typical one, sets the scale of all the others: most of what int8 costs
     DistilBERT is there. So the hidden unit that it leaves from is put in twice and its outgoing weights are halved,
     which is exact: up's row is repeated, the activation sees the same number twice, and the halves add up again.
     Outlier channel splitting: https://arxiv.org/abs/1901.09504
     """
-    split = copy.deepcopy(encoder)
+    split = copy_modules(encoder)
     for layer in cast("list[Layer]", list(split.layers)):
         tensors: tuple[Tensor, Tensor, Tensor] = (layer.up.weight, layer.up.bias, layer.down.weight)
         up, bias, down = tensors
@@ -141,20 +142,24 @@ def split_outliers(encoder: Encoder) -> Encoder:
     return split
 
 
-def make_oracle(encoder: Encoder, activations: str, scheme: str) -> Encoder:
-    """What an artifact whose manifest names these `activations` must equal.
+def make_oracles(encoder: Encoder, activations: Iterable[str], scheme: str) -> dict[str, Encoder]:
+    """What artifacts whose manifests name these `activations` must equal, by that name; quantized once.
 
     fp32 is the encoder itself, fp16 int8 weights under exact activations, int8 and int8_per_tensor the whole scheme.
     """
-    if activations == "fp32":
-        return encoder
-    oracle = quantize(encoder, PER_TENSOR if activations == PER_TENSOR_ACTIVATIONS else SCHEMES[scheme])
-    return dequantize(oracle) if activations == "fp16" else oracle
+    quantized = functools.cache(lambda: quantize(encoder, SCHEMES[scheme]))
+    makers: Mapping[str, Callable[[], Encoder]] = {
+        "fp32": lambda: encoder,
+        "fp16": lambda: dequantize(quantized()),
+        "int8": quantized,
+        PER_TENSOR_ACTIVATIONS: lambda: quantize(encoder, PER_TENSOR),
+    }
+    return {name: makers[name]() for name in activations}
 
 
 def dequantize(oracle: Encoder) -> Encoder:
-    """Gives a float copy of `oracle` whose weights lie on the int8 grid: int8 weights, exact activations."""
-    encoder = copy.deepcopy(oracle)
+    """Returns a float copy of `oracle` whose weights lie on the int8 grid: int8 weights, exact activations."""
+    encoder = copy_modules(oracle)
     for parent in list(encoder.modules()):
         for name, child in parent.named_children():
             if isinstance(child, DynamicLinear | Int8Embedding):

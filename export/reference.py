@@ -1,8 +1,8 @@
 """The reference logits that `pocketbert check` measures artifacts against: the checkpoint's, and its oracles'.
 
-Takes a checkpoint, the manifest of a bundle made from it, and token ids. Gives float32 logits by the name of their
-arithmetic: fp32 is the checkpoint's own, the others are what the manifest's artifacts compute with.
-Leaves out: tokenizing and judging (runtime/parity.py), which reaches `compute` by the entry point group
+Takes a checkpoint, the manifest of a bundle made from it, and token ids. Returns float32 logits, whatever the task, by
+the name of their arithmetic: fp32 is the checkpoint's own, the others are what the manifest's artifacts compute with.
+Leaves out: tokenizing and judging (runtime/check/parity.py), which reaches `compute` by the entry point group
 `pocketbert.reference`, because the runtime imports nothing of the export.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pocketbert.export.checkpoint import Checkpoint, CheckpointError, load
-from pocketbert.export.encoder import Encoder, build
-from pocketbert.export.quantize import make_oracle
+from pocketbert.export.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from pocketbert.export.encoder import build_encoder, compute_logits
+from pocketbert.export.quantize import make_oracles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,19 +30,21 @@ def compute(
     checkpoint: str,
     manifest: Manifest,
     ids_list: Sequence[NDArray[np.int32]],
-    advance: Callable[[], None] = lambda: None,
-) -> dict[str, NDArray[np.float32]]:
-    """The logits of `ids_list`, float32 (texts, labels), by fp32 and by each artifact's `activations`.
+    on_step: Callable[[], None] = lambda: None,
+) -> dict[str, list[NDArray[np.float32]]]:
+    """The logits of `ids_list` by fp32 and by each artifact's `activations`: float32 (labels,), (tokens, labels) or
+    (tokens, 2) each.
 
-    `advance` is called after each text of each.
+    `on_step` is called after each text of each.
 
     Raises CheckpointError where the bundle was not made from `checkpoint`.
     """
-    loaded = load(checkpoint, manifest.source["ignored_tensors"])
+    loaded = load_checkpoint(checkpoint, manifest.source["ignored_tensors"], manifest.task, manifest.pairs)
     _check_origin(loaded, manifest)
-    encoder = build(replace(loaded.config, positions=manifest.max_length), loaded.tensors)
+    encoder = build_encoder(replace(loaded.config, max_position_embeddings=manifest.max_length), loaded.tensors)
     names = {CHECKPOINT, *(artifact.activations for artifact in manifest.artifacts)}
-    return {name: _logits(make_oracle(encoder, name, manifest.scheme), ids_list, advance) for name in sorted(names)}
+    oracles = make_oracles(encoder, sorted(names), manifest.scheme)
+    return {name: compute_logits(oracle, ids_list, on_step) for name, oracle in oracles.items()}
 
 
 def _check_origin(checkpoint: Checkpoint, manifest: Manifest) -> None:
@@ -57,17 +59,3 @@ def _check_origin(checkpoint: Checkpoint, manifest: Manifest) -> None:
             f"{checkpoint.name} has the labels {', '.join(checkpoint.labels)}, the bundle has "
             f"{', '.join(manifest.labels)}: export again"
         )
-
-
-def _logits(
-    encoder: Encoder, ids_list: Sequence[NDArray[np.int32]], advance: Callable[[], None]
-) -> NDArray[np.float32]:
-    import numpy as np
-    import torch
-
-    rows = []
-    with torch.inference_mode():
-        for ids in ids_list:
-            rows.append(encoder(torch.from_numpy(ids[None]))[0].numpy())
-            advance()
-    return np.stack(rows)

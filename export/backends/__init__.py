@@ -1,9 +1,9 @@
 """Backends: each lowers the same int8 oracle to one phone runtime, with the same verb.
 
-    lower(oracle, lengths, folder) -> Artifact
+    lower(oracle, lengths, folder) -> Lowered
 
 Takes the oracle (quantize.py), the lengths in tokens that the artifact must take, and the folder to write into.
-Gives what was written, for the manifest. A backend's module imports its framework, so it is imported only
+Returns what was written, for the manifest. A backend's module imports its framework, so it is imported only
 when its format is asked for.
 """
 
@@ -15,18 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from pocketbert.runtime.manifest import FORMATS, make_outputs
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, fx
 
     from pocketbert.export.encoder import Encoder
 
-FORMATS = ("executorch", "tflite", "coreml")
 EXAMPLE_LENGTH = 2  # tokens; the exported graph holds for any length, whatever the example's
 
 
 @dataclass(frozen=True)
-class Artifact:
+class Lowered:
     """What a backend wrote, and what an app must know to run it (the manifest's fields of the same names)."""
 
     path: str
@@ -38,14 +39,19 @@ class Artifact:
 class Backend(Protocol):
     """The one verb of a backend module."""
 
-    def lower(self, oracle: Encoder, lengths: Sequence[int], folder: Path) -> Artifact: ...
+    def lower(self, oracle: Encoder, lengths: Sequence[int], folder: Path) -> Lowered: ...
 
 
-def open_backend(format: str) -> Backend:
-    """Imports the backend of `format`. Raises KeyError for a format that there is none for."""
-    if format not in FORMATS:
-        raise KeyError(f"unknown format {format!r}: use {', '.join(FORMATS)}")
-    return cast(Backend, importlib.import_module(f"pocketbert.export.backends.{format}"))
+def import_backend(name: str) -> Backend:
+    """Imports the backend of the format `name`. Raises KeyError for a format that there is none for."""
+    if name not in FORMATS:
+        raise KeyError(f"unknown format {name!r}: use {', '.join(FORMATS)}")
+    return cast(Backend, importlib.import_module(f"pocketbert.export.backends.{name}"))
+
+
+def output_names(oracle: Encoder) -> list[str]:
+    """What the outputs are called, in the order in which the oracle gives them."""
+    return [output.name for output in make_outputs(oracle.config.task, oracle.config.num_labels)]
 
 
 def replace_gelu_tanh(oracle: Encoder, function: Callable[[Tensor], Tensor]) -> Encoder:
@@ -54,11 +60,9 @@ def replace_gelu_tanh(oracle: Encoder, function: Callable[[Tensor], Tensor]) -> 
     XNNPACK's delegate and Core ML's converter both read `gelu(approximate="tanh")` as the exact GELU without a word,
     which moves ALBERT's answers as far as quantization itself does. Written out in other ops, it is lowered as it is.
     """
-    import copy
+    from pocketbert.export.encoder import ACTIVATIONS, copy_modules
 
-    from pocketbert.export.encoder import ACTIVATIONS
-
-    replaced = copy.deepcopy(oracle)
+    replaced = copy_modules(oracle)
     for layer in replaced.layers:
         if layer.activation is ACTIVATIONS["gelu_tanh"]:
             layer.activation = function  # type: ignore[assignment]

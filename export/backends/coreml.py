@@ -1,7 +1,7 @@
 """Lowers the int8 oracle to a Core ML program: fp16 arithmetic over int8 weights, enumerated lengths.
 
 Takes the oracle; its int8 weights go in bit for bit, its activations stay fp16 (Core ML quantizes none on the fly).
-Gives `model.mlpackage`, one input of any of the lengths: int32 (1, seq) -> float32 (1, labels).
+Returns `model.mlpackage`, one input of any of the lengths: int32 (1, seq) -> float32 logits, as the task shapes them.
 Leaves out: running it. Core ML exists on Apple's systems only.
 
 Enumerated shapes are what lets the Neural Engine take a flexible input; a range would keep it on the CPU:
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pocketbert.export.backends import Artifact, Graph, replace_gelu_tanh
+from pocketbert.export.backends import Graph, Lowered, output_names, replace_gelu_tanh
 from pocketbert.export.encoder import Encoder
 from pocketbert.export.quantize import dequantize, is_quantized
 
@@ -36,13 +36,13 @@ WEIGHT_RANK = 2  # biases have 1
 GELU_CUBIC = 0.044715  # https://arxiv.org/abs/1606.08415
 
 
-def lower(oracle: Encoder, lengths: Sequence[int], folder: Path) -> Artifact:
+def lower(oracle: Encoder, lengths: Sequence[int], folder: Path) -> Lowered:
     """Writes `folder/model.mlpackage`."""
     model = _convert(replace_gelu_tanh(dequantize(oracle), gelu_tanh), sorted(lengths))
     if is_quantized(oracle):
         model = _store_int8(model)
     model.save(str(folder / FILENAME))
-    return Artifact(FILENAME, ENTRY, any_length=False, requires=REQUIRES)
+    return Lowered(FILENAME, ENTRY, any_length=False, requires=REQUIRES)
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def _convert(encoder: Encoder, lengths: Sequence[int]) -> coremltools.models.MLM
     return ct.convert(
         program,
         inputs=[ct.TensorType(name="input_ids", shape=shapes, dtype=np.int32)],
-        outputs=[ct.TensorType(name="logits", dtype=np.float32)],
+        outputs=[ct.TensorType(name=name, dtype=np.float32) for name in output_names(encoder)],
         minimum_deployment_target=ct.target.iOS16,
         compute_precision=ct.precision.FLOAT16,
         skip_model_load=True,

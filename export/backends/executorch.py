@@ -1,7 +1,8 @@
 """Lowers the int8 oracle to an ExecuTorch program for XNNPACK, for any length up to the longest.
 
-Takes the oracle. Gives `model.pte`, one method `forward`: int32 (1, seq) -> float32 (1, labels).
-Leaves out: table look-ups, the mask and the choice of [CLS], which run on ExecuTorch's own kernels.
+Takes the oracle. Returns `model.pte`, one method `forward`: int32 (1, seq) -> float32 logits, as the task shapes them.
+Leaves out: table look-ups, the mask, token types, the choice of [CLS] and the shape of outputs, which run on
+ExecuTorch's own kernels.
 
 Each stored layer is lowered by itself, whole, to one XNNPACK delegate, and the program calls that delegate at every
 depth that uses the layer. So ALBERT's layer is lowered once, stored once and packed once; in one large delegate
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.nn import functional
 
-from pocketbert.export.backends import EXAMPLE_LENGTH, Artifact, replace_gelu_tanh
+from pocketbert.export.backends import EXAMPLE_LENGTH, Lowered, replace_gelu_tanh
 from pocketbert.export.encoder import Encoder, Layer
 
 FILENAME = "model.pte"
@@ -39,7 +40,7 @@ GELU_CUBIC = GELU_LINEAR * 0.044715
 CONFIG = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
 
 
-def lower(oracle: Encoder, lengths: Sequence[int], folder: Path) -> Artifact:
+def lower(oracle: Encoder, lengths: Sequence[int], folder: Path) -> Lowered:
     """Writes `folder/model.pte`. Raises NotImplementedError naming an op of a layer that XNNPACK does not take."""
     encoder = delegate_parts(replace_gelu_tanh(oracle, gelu_tanh), max(lengths))
     ids = torch.zeros(1, EXAMPLE_LENGTH, dtype=torch.int32)
@@ -48,7 +49,7 @@ def lower(oracle: Encoder, lengths: Sequence[int], folder: Path) -> Artifact:
     share_delegates(file.program)
     with open(folder / FILENAME, "wb") as stream:
         serialize_pte_binary(file, extract_delegate_segments=True).write_to_file(stream)
-    return Artifact(FILENAME, ENTRY, any_length=True, requires=REQUIRES)
+    return Lowered(FILENAME, ENTRY, any_length=True, requires=REQUIRES)
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -59,21 +60,24 @@ def gelu_tanh(x: Tensor) -> Tensor:
 def delegate_parts(encoder: Encoder, max_length: int) -> Encoder:
     """Replaces, in place, the embeddings' end, each layer and the head by delegates that compute the same."""
     _replace_norms(encoder)
-    config, uses = encoder.config, encoder.config.schedule
-    row, length = torch.zeros(1, config.hidden_size), _length(max_length)
+    config, length = encoder.config, _length(max_length)
+    uses, count = config.layer_schedule, encoder.num_positions
     x, mask = torch.zeros(EXAMPLE_LENGTH, config.hidden_size), torch.zeros(EXAMPLE_LENGTH)
+    # What the head reads, and the dimension that its rows are.
+    read, rows = (x, length) if count is None else (torch.zeros(count, config.hidden_size), None)
+    whole_uses, last_use = (uses, None) if count is None else (uses[:-1], uses[-1])
     for stored, layer in enumerate(cast("list[Layer]", list(encoder.layers))):
         whole = last = None
-        if stored in uses[:-1]:
-            whole = delegate(layer, (x, mask), (length, length))
-        if stored == uses[-1]:
-            last = delegate(LastLayer(layer), (row, x, mask), (None, length, length))
+        if stored in whole_uses:
+            whole = delegate(WholeLayer(layer), (x, mask), (length, length))
+        if stored == last_use:
+            last = delegate(layer, (read, x, mask), (rows, length, length))
         encoder.layers[stored] = DelegatedLayer(whole, last)
     narrow = torch.zeros(EXAMPLE_LENGTH, config.embedding_size)
     end = nn.Sequential(encoder.embeddings.norm, encoder.embeddings.project)
     replaced: Any = encoder  # whose modules are typed as what they were
     replaced.embeddings.norm, replaced.embeddings.project = delegate(end, (narrow,), (length,)), nn.Identity()
-    replaced.head = delegate(encoder.head, (row,), (None,))
+    replaced.head = delegate(encoder.head, (read,), (rows,))
     return encoder
 
 
@@ -96,15 +100,15 @@ class Norm(nn.Module):
         return x * torch.rsqrt(variance + self.eps) * self.weight + self.bias
 
 
-class LastLayer(nn.Module):
-    """A layer for the positions that the head reads: (reads, hidden), (seq, hidden), (seq,) -> (reads, hidden)."""
+class WholeLayer(nn.Module):
+    """A layer in which every position queries: (seq, hidden), (seq,) -> (seq, hidden)."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.layer = layer
 
-    def forward(self, asked: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        return self.layer.answer(asked, x, mask)
+    def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
+        return self.layer(hidden_states, hidden_states, mask)
 
 
 class Delegated(nn.Module):
@@ -121,16 +125,16 @@ class Delegated(nn.Module):
 
 
 class DelegatedLayer(nn.Module):
-    """Stands for a `Layer`: its whole form, its last form, or both where ALBERT needs both."""
+    """Stands for a `Layer`: its whole form, its last, of the head's positions, or both where ALBERT needs both."""
 
     def __init__(self, whole: Delegated | None, last: Delegated | None) -> None:
         super().__init__()
         self.whole, self.last = whole, last
 
-    def forward(self, x: Tensor, mask: Tensor, queries: int | None = None) -> Tensor:
-        if queries is None:
-            return cast(Delegated, self.whole)(x, mask)
-        return cast(Delegated, self.last)(x[:queries], x, mask)
+    def forward(self, query_states: Tensor, hidden_states: Tensor, mask: Tensor) -> Tensor:
+        if query_states is hidden_states:
+            return cast(Delegated, self.whole)(hidden_states, mask)
+        return cast(Delegated, self.last)(query_states, hidden_states, mask)
 
 
 def delegate(part: nn.Module, inputs: tuple[Tensor, ...], lengths: tuple[Any, ...]) -> Delegated:
@@ -158,7 +162,7 @@ def delegate(part: nn.Module, inputs: tuple[Tensor, ...], lengths: tuple[Any, ..
 
 
 class StandIn(nn.Module):
-    """Takes what a delegate takes, gives zeros of the shape that it gives."""
+    """Takes what a delegate takes, returns zeros of the shape that it returns."""
 
     zeros: Tensor
 

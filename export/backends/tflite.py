@@ -1,6 +1,6 @@
 """Lowers the int8 oracle to a TFLite file: one signature per length, all of them over the same weights.
 
-Takes the oracle's exported graph. Gives a flatbuffer whose int8 weights are the oracle's, bit for bit.
+Takes the oracle's exported graph. Returns a flatbuffer whose int8 weights are the oracle's, bit for bit.
 Leaves out: ops that the encoder does not use; a graph with another op is refused by its name.
 
 The graph is exported once with a symbolic length and written down once per length, node by node, by the rules
@@ -22,8 +22,9 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from torch import fx
 
-from pocketbert.export.backends import Artifact, Graph
+from pocketbert.export.backends import Graph, Lowered, output_names
 from pocketbert.export.encoder import Encoder
+from pocketbert.export.quantize import decomposed
 
 FILENAME = "model.tflite"
 ENTRY = "seq_{length}"  # a signature per length
@@ -46,14 +47,15 @@ TYPES = {
 VERSIONS = {"FULLY_CONNECTED": (5, 12), "EMBEDDING_LOOKUP": (1, 4)}
 
 
-def lower(oracle: Encoder, lengths: Sequence[int], folder: Path) -> Artifact:
+def lower(oracle: Encoder, lengths: Sequence[int], folder: Path) -> Lowered:
     """Writes `folder/model.tflite`. Raises NotImplementedError naming an op without a rule."""
     model = Model()
     graph = Graph.export(oracle, max_length=max(lengths))
     for length in lengths:
-        model.add_signature(ENTRY.format(length=length), Subgraph(model, graph, length))
+        subgraph = Subgraph(model, graph, length)
+        model.add_signature(ENTRY.format(length=length), subgraph, output_names(oracle))
     (folder / FILENAME).write_bytes(model.pack())
-    return Artifact(FILENAME, ENTRY, any_length=False, requires=REQUIRES)
+    return Lowered(FILENAME, ENTRY, any_length=False, requires=REQUIRES)
 
 
 class AlignedBuffer(schema.BufferT):
@@ -125,12 +127,12 @@ class Model:
             self.scales[name] = shared
         return self.scales[name]
 
-    def add_signature(self, name: str, subgraph: Subgraph) -> None:
+    def add_signature(self, name: str, subgraph: Subgraph, outputs: Sequence[str]) -> None:
         signature = schema.SignatureDefT()
         signature.signatureKey = name
         signature.subgraphIndex = len(self.root.subgraphs)
         signature.inputs = [_tensor_map("input_ids", subgraph.root.inputs[0])]
-        signature.outputs = [_tensor_map("logits", subgraph.root.outputs[0])]
+        signature.outputs = [_tensor_map(*pair) for pair in zip(outputs, subgraph.root.outputs, strict=True)]
         subgraph.root.name = name
         self.root.subgraphs.append(subgraph.root)
         self.root.signatureDefs.append(signature)
@@ -159,7 +161,7 @@ class Subgraph:
                 self.at[node] = self.tensor(self.shape(node), np.int32, node.name)
                 self.root.inputs = [self.at[node]]
         elif node.op == "output":
-            self.root.outputs = [self.at[node.args[0][0]]]
+            self.root.outputs = [self.at[value] for value in node.args[0]]
         else:
             rule = RULES.get(node.target)
             if rule is None:
@@ -224,6 +226,7 @@ OPTION_TABLES = {
     "ADD": "AddOptions",
     "BATCH_MATMUL": "BatchMatMulOptions",
     "CAST": "CastOptions",
+    "CUMSUM": "CumsumOptions",
     "DIV": "DivOptions",
     "REDUCE_MAX": "ReducerOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
@@ -279,6 +282,17 @@ def _equal(sub: Subgraph, node: Node) -> None:
     sub.at[node] = sub.emit("EQUAL", inputs, sub.shape(node), np.bool_)
 
 
+def _greater(sub: Subgraph, node: Node) -> None:
+    inputs = [sub.value(argument) for argument in node.args]
+    sub.at[node] = sub.emit("GREATER", inputs, sub.shape(node), np.bool_)
+
+
+def _cumsum(sub: Subgraph, node: Node) -> None:
+    x, axis = node.args
+    inputs = [sub.value(x), sub.constant(np.array(axis, np.int32))]
+    sub.at[node] = sub.emit("CUMSUM", inputs, sub.shape(node), exclusive=False, reverse=False)
+
+
 def _to_float(sub: Subgraph, node: Node) -> None:
     options = {"inDataType": schema.TensorType.BOOL, "outDataType": schema.TensorType.FLOAT32}
     sub.at[node] = sub.emit("CAST", [sub.value(node.args[0])], sub.shape(node), **options)
@@ -307,9 +321,10 @@ def _only_user(node: Node, target: Any) -> Node:
 
 
 def _slice(sub: Subgraph, node: Node) -> None:
-    """The first rows of a matrix."""
+    """Rows of a matrix, from one of them on."""
     shape = sub.shape(node)
     begin, size = np.zeros(len(shape), np.int32), np.array(shape, np.int32)
+    begin[0] = node.args[2] or 0
     source = sub.value(node.args[0])
     same = tuple(sub.root.tensors[source].shape) == shape
     sub.at[node] = source if same else sub.emit("SLICE", [source, sub.constant(begin), sub.constant(size)], shape)
@@ -386,12 +401,14 @@ def _unary(op: str) -> Rule:
 
 
 Rule = Callable[[Subgraph, Node], None]
-aten, decomposed = torch.ops.aten, torch.ops.quantized_decomposed
+aten = torch.ops.aten
 RULES: dict[Any, Rule] = {
     aten.sym_size.int: _nothing,
     aten._assert_tensor_metadata.default: _nothing,
     aten.select.int: _select,
     aten.eq.Scalar: _equal,
+    aten.cumsum.default: _cumsum,
+    aten.gt.Tensor: _greater,
     aten.to.dtype: _to_float,
     aten.embedding.default: _embedding,
     aten.slice.Tensor: _slice,
@@ -405,6 +422,7 @@ RULES: dict[Any, Rule] = {
     decomposed.dequantize_per_channel.default: _dequantize_channel,
     aten.linear.default: _linear,
     aten.view.default: _reshape,
+    aten.unsqueeze.default: _reshape,
     aten.contiguous.default: _same,
     aten.permute.default: _permute,
     aten.bmm.default: _bmm,

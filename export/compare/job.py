@@ -1,127 +1,191 @@
-"""Checkpoints side by side: each is exported, opened, measured and judged, and set against the first.
+"""Checkpoints side by side: each is exported, opened, measured and evaluated, and set against the first.
 
-Takes checkpoints and options. Gives a `Comparison`: a `Row` for each, plain data.
-Leaves out: the terminal (cli.py) and the page (report.py).
+Takes checkpoints and options. Returns a `Comparison`: `CheckpointMetrics` for each, plain data.
+Leaves out: the terminal (cli/compare.py) and the page (report.py).
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pocketbert.export import bundle
-from pocketbert.export.checkpoint import Checkpoint, load
-from pocketbert.export.compare import base
-from pocketbert.export.compare.measure import Measured, measure
-from pocketbert.export.compare.shape import count_multiply_adds, count_parameters, describe_method
-from pocketbert.runtime import data, engines, gap
-from pocketbert.runtime.classifier import Classifier
+from pocketbert.export.atomic_directory import stage
+from pocketbert.export.bundle import ExportOptions, check_formats, export_bundle
+from pocketbert.export.checkpoint import Checkpoint, load_checkpoint
+from pocketbert.export.compare.base_models import BASE_MODELS, write_base_model
+from pocketbert.export.compare.measure import Performance, measure_bundles
+from pocketbert.export.compare.model_cost import count_multiply_adds, count_parameters, describe_compression
+from pocketbert.export.encoder import build_encoder, compute_logits
+from pocketbert.runtime import engines
+from pocketbert.runtime.check.evaluation import make_data_set
+from pocketbert.runtime.check.evaluation_set import EvaluationSet
+from pocketbert.runtime.check.tasks import Data, Task
+from pocketbert.runtime.check.tasks.choice import choose, find
 from pocketbert.runtime.errors import PocketbertError
+from pocketbert.runtime.manifest import FORMATS, read_manifest
+from pocketbert.runtime.progress import Progress
+from pocketbert.runtime.tasks import open_model
+from pocketbert.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pocketbert.runtime.data import Dataset
+    from pocketbert.runtime.check.metrics import Logits
 
 LENGTHS = (16, 32, 64, 128)  # tokens: a chat message, a sentence, two, a paragraph
 TYPICAL = 32  # the one of which a single figure speaks
 FP32_BYTES = 4
+STAGE = "comparing"
+WORK = "pocketbert-compare"  # below the user's temporary files
 
 
 @dataclass(frozen=True)
-class Options:
-    checkpoints: tuple[str, ...]  # none: the base shapes
+class CompareOptions:
+    """What `pocketbert compare` can be told."""
+
+    checkpoints: tuple[str, ...]  # none: the base models
     data: Path | None = None
     columns: tuple[str, ...] = ()
     limit: int | None = None
-    formats: tuple[str, ...] = ("tflite", "executorch", "coreml")
+    formats: tuple[str, ...] = FORMATS
     threads: int = 2
+    pairs: bool = False  # the checkpoints are classifiers of two texts
 
 
 @dataclass(frozen=True)
-class Format:
+class ArtifactMetrics:
     """One artifact of a checkpoint; None where this host cannot run it."""
 
     bytes: int
-    measured: Measured | None = None
+    performance: Performance | None = None
     accuracy: float | None = None
 
 
 @dataclass(frozen=True)
-class Row:
+class CheckpointMetrics:
     """A checkpoint's figures."""
 
     name: str
     architecture: str
-    method: str
+    compression: str
     layers: int  # that run
     layers_stored: int
     parameters: int
     parameters_executed: int
     fp32_bytes: int
     multiply_adds: dict[int, int]  # tokens -> count
-    accuracy: float | None  # of the fp32 checkpoint
-    formats: dict[str, Format] = field(default_factory=dict)
+    accuracy: float | None  # in fp32
+    formats: dict[str, ArtifactMetrics] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    rows: Sequence[Row]
+    """All figures of one run, in the order of the checkpoints."""
+
+    checkpoints: Sequence[CheckpointMetrics]
     data: str | None
     texts: int
     threads: int
     lengths: Sequence[int]
-
-
-Tell = Callable[[str], None]
+    measure: str = "accuracy"  # what `accuracy` is in this task
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A checkpoint on its way: loaded, and exported to `folder`."""
+class Candidate:
+    """A checkpoint on its way: loaded, to be exported to `folder`."""
 
     source: str
     checkpoint: Checkpoint
-    texts: Dataset | None
+    data: Data | None
     folder: Path
 
+    @cached_property
+    def task(self) -> Task:
+        """Of the exported bundle."""
+        manifest = read_manifest(self.folder)
+        return choose(manifest, Tokenizer(self.folder / manifest.tokenizer.path, manifest.max_length))
 
-def compare(options: Options, tell: Tell = lambda doing: None) -> Comparison:
-    """Exports and measures every checkpoint. `tell` hears what is being done. Raises PocketbertError."""
-    _check(options)
-    with tempfile.TemporaryDirectory(prefix="pocketbert-compare-") as folder:
-        work = Path(folder)
-        sources = options.checkpoints or [_write_base(name, work, tell) for name in base.SHAPES]
-        loaded = _tell_apart([(str(source), load(source)) for source in sources])
+    @cached_property
+    def asked(self) -> EvaluationSet | None:
+        """The data, as the exported bundle tokenizes them."""
+        return None if self.data is None else make_data_set(self.task, self.data)
+
+    def score(self, logits: Logits) -> float | None:
+        """How right logits of the data are."""
+        return self.task.score(self.asked, logits)[_measure(self.checkpoint)].value if self.asked else None
+
+
+def compare(options: CompareOptions, progress: Progress | None = None) -> Comparison:
+    """Exports and measures every checkpoint. Raises PocketbertError."""
+    _check_options(options)
+    progress = progress or Progress()
+    progress.start(STAGE, _count_tasks(options))
+    with stage(Path(tempfile.gettempdir()) / WORK) as work:  # what a killed run leaves there, the next one removes
+        sources = options.checkpoints or [_write_base_model(name, work, progress) for name in BASE_MODELS]
+        loaded = _distinguish_names([(str(source), load_checkpoint(source, pairs=options.pairs)) for source in sources])
+        _check_tasks([checkpoint for _, checkpoint in loaded])
         # Bad data is told before the long work.
-        entries = [Entry(*one, _read_texts(one[1], options), work / f"bundle-{i}") for i, one in enumerate(loaded)]
-        lengths = _lengths([entry.checkpoint for entry in entries])
-        artifacts = [_export(entry, options, max(lengths), tell) for entry in entries]
-        formats = [{name: Format(size) for name, size in found.items()} for found in artifacts]
-        for name in filter(_runs_here, options.formats):
-            for row, found in zip(formats, _run(name, entries, lengths, options, tell), strict=True):
+        candidates = [
+            Candidate(*one, _read_data(one[1], options), work / f"bundle-{i}") for i, one in enumerate(loaded)
+        ]
+        lengths = _lengths([candidate.checkpoint for candidate in candidates])
+        sizes = [_export(candidate, options, max(lengths), progress) for candidate in candidates]
+        formats = [{name: ArtifactMetrics(size) for name, size in found.items()} for found in sizes]
+        for name in _timed(options):
+            for row, found in zip(formats, _run(name, candidates, lengths, options, progress), strict=True):
                 row[name] = replace(found, bytes=row[name].bytes)
-        rows = [_row(entry, found, lengths, tell) for entry, found in zip(entries, formats, strict=True)]
-    first = entries[0].texts
-    return Comparison(rows, first.name if first else None, len(first.texts) if first else 0, options.threads, lengths)
+        rows = [_metrics(*pair, lengths, progress) for pair in zip(candidates, formats, strict=True)]
+    progress.finish(STAGE)
+    first, measure = candidates[0].data, _measure(candidates[0].checkpoint)
+    file, texts = (first.name if first else None), (len(first.texts) if first else 0)
+    return Comparison(rows, file, texts, options.threads, lengths, measure)
 
 
-def _check(options: Options) -> None:
-    unknown = [name for name in options.formats if name not in engines.ENGINES]
-    if unknown or not options.formats:
-        raise PocketbertError(f"unknown format {(unknown or [''])[0]!r}: use {', '.join(engines.ENGINES)}")
+def _check_options(options: CompareOptions) -> None:
+    check_formats(options.formats)
     if options.data and not options.checkpoints:
-        raise PocketbertError("--data needs checkpoints: the base shapes have random weights and no accuracy")
+        raise PocketbertError("--data needs checkpoints: the base models have random weights and no accuracy")
 
 
-def _tell_apart(loaded: list[tuple[str, Checkpoint]]) -> list[tuple[str, Checkpoint]]:
+def _check_tasks(checkpoints: Sequence[Checkpoint]) -> None:
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        if other.config.task != first.config.task:
+            tasks = f"{first.name} is for {first.config.task}, {other.name} for {other.config.task}"
+            raise PocketbertError(f"{tasks}: compare checkpoints of one task")
+
+
+def _measure(checkpoint: Checkpoint) -> str:
+    """The one measure that a table shows: of exact match and F1 the F1, which moves with every word."""
+    return find(checkpoint.config.task).measures[-1]
+
+
+def _timed(options: CompareOptions) -> list[str]:
+    """The formats that this host can run and time, in the order that was asked for."""
+    return [name for name in options.formats if name in engines.timed(options.formats)]
+
+
+def _count_tasks(options: CompareOptions) -> int:
+    """How many there are of what `_task` announces."""
+    written = 0 if options.checkpoints else len(BASE_MODELS)
+    count, timed = len(options.checkpoints) or written, len(_timed(options))
+    evaluated = count * (timed + 1) if options.data else 0
+    return written + count + timed + evaluated
+
+
+@contextmanager
+def _task(progress: Progress, doing: str) -> Iterator[None]:
+    progress.advance(STAGE, 0, doing)
+    progress.log(doing)
+    yield
+    progress.advance(STAGE)
+
+
+def _distinguish_names(loaded: list[tuple[str, Checkpoint]]) -> list[tuple[str, Checkpoint]]:
     """Folders of the same name go by the paths that were given."""
     names = Counter(checkpoint.name for _, checkpoint in loaded)
     return [
@@ -130,85 +194,82 @@ def _tell_apart(loaded: list[tuple[str, Checkpoint]]) -> list[tuple[str, Checkpo
     ]
 
 
-def _write_base(name: str, work: Path, tell: Tell) -> str:
-    tell(f"{name}: writing random weights")
-    return str(base.write(name, work))
+def _write_base_model(name: str, work: Path, progress: Progress) -> str:
+    with _task(progress, f"{name}: writing random weights"):
+        return str(write_base_model(name, work))
 
 
-def _read_texts(checkpoint: Checkpoint, options: Options) -> Dataset | None:
+def _read_data(checkpoint: Checkpoint, options: CompareOptions) -> Data | None:
     if options.data is None:
         return None
     owner = f"the checkpoint {checkpoint.name}"
-    return data.read(options.data, checkpoint.labels, checkpoint.multi_label, options.limit, options.columns, owner)
+    return find(checkpoint.config.task).read(checkpoint, options.data, options.limit, options.columns, owner)
 
 
 def _lengths(checkpoints: Sequence[Checkpoint]) -> list[int]:
-    longest = min(checkpoint.config.positions for checkpoint in checkpoints)
+    longest = min(checkpoint.config.max_position_embeddings for checkpoint in checkpoints)
     return [length for length in LENGTHS if length <= longest] or [longest]
 
 
-def _export(entry: Entry, options: Options, max_length: int, tell: Tell) -> dict[str, int]:
+def _export(candidate: Candidate, options: CompareOptions, max_length: int, progress: Progress) -> dict[str, int]:
     """Bytes by format."""
-    tell(f"{entry.checkpoint.name}: exporting to {', '.join(options.formats)}")
-    exported = bundle.export(entry.source, entry.folder, bundle.Options(options.formats, max_length=max_length))
+    with _task(progress, f"{candidate.checkpoint.name}: exporting to {', '.join(options.formats)}"):
+        exported = export_bundle(
+            candidate.source,
+            candidate.folder,
+            ExportOptions(options.formats, max_length=max_length, pairs=options.pairs),
+            progress,
+        )
     return {artifact.format: artifact.bytes for artifact in exported.manifest.artifacts}
 
 
-def _run(name: str, entries: Sequence[Entry], lengths: Sequence[int], options: Options, tell: Tell) -> list[Format]:
+def _run(
+    name: str, candidates: Sequence[Candidate], lengths: Sequence[int], options: CompareOptions, progress: Progress
+) -> list[ArtifactMetrics]:
     """Speed, memory and accuracy of every checkpoint under one engine."""
-    tell(f"measuring {name}")
-    measured = measure([entry.folder for entry in entries], name, lengths, options.threads)
-    accuracies = [_int8_accuracy(name, entry, options, tell) for entry in entries]
-    return [Format(0, *pair) for pair in zip(measured, accuracies, strict=True)]
+    with _task(progress, f"measuring {name}"):
+        folders = [candidate.folder for candidate in candidates]
+        performances = measure_bundles(folders, name, lengths, options.threads, progress)
+    accuracies = [_evaluate_artifact(name, candidate, options, progress) for candidate in candidates]
+    return [ArtifactMetrics(0, *pair) for pair in zip(performances, accuracies, strict=True)]
 
 
-def _int8_accuracy(name: str, entry: Entry, options: Options, tell: Tell) -> float | None:
-    if entry.texts is None:
+def _evaluate_artifact(name: str, candidate: Candidate, options: CompareOptions, progress: Progress) -> float | None:
+    if candidate.asked is None:
         return None
-    tell(f"{entry.checkpoint.name}: answering {len(entry.texts.texts)} texts with {name}")
-    with Classifier.open(entry.folder, name, options.threads) as classifier:
-        logits = classifier.logits(entry.texts.texts)
-    return gap.accuracy(logits, entry.texts.labels, entry.checkpoint.multi_label)
+    with (
+        _task(progress, f"{candidate.checkpoint.name}: answering {len(candidate.asked.texts)} texts with {name}"),
+        open_model(candidate.folder, name, options.threads) as model,
+    ):
+        return candidate.score([model.run(ids) for ids in candidate.asked.ids])
 
 
-def _row(entry: Entry, formats: dict[str, Format], lengths: Sequence[int], tell: Tell) -> Row:
-    checkpoint, texts, accuracy = entry.checkpoint, entry.texts, None
+def _evaluate_fp32(candidate: Candidate, progress: Progress) -> float | None:
+    checkpoint = candidate.checkpoint
+    if candidate.asked is None:
+        return None
+    with _task(progress, f"{checkpoint.name}: answering {len(candidate.asked.texts)} texts in fp32"):
+        return candidate.score(
+            compute_logits(build_encoder(checkpoint.config, checkpoint.tensors), candidate.asked.ids)
+        )
+
+
+def _metrics(
+    candidate: Candidate, formats: Mapping[str, ArtifactMetrics], lengths: Sequence[int], progress: Progress
+) -> CheckpointMetrics:
+    checkpoint = candidate.checkpoint
     config = checkpoint.config
     parameters = count_parameters(config, {name: tensor.numel() for name, tensor in checkpoint.tensors.items()})
-    if texts:
-        tell(f"{checkpoint.name}: answering {len(texts.texts)} texts in fp32")
-        logits = _fp32_logits(checkpoint, texts, max(lengths))
-        accuracy = gap.accuracy(logits, texts.labels, checkpoint.multi_label)
-    return Row(
+    return CheckpointMetrics(
         name=checkpoint.name,
         architecture=config.architecture,
-        method=describe_method(config),
-        layers=len(config.schedule),
+        compression=describe_compression(config),
+        layers=len(config.layer_schedule),
         layers_stored=config.stored_layers,
-        parameters=parameters.unique,
+        parameters=parameters.stored,
         parameters_executed=parameters.executed,
-        fp32_bytes=FP32_BYTES * parameters.unique,
+        fp32_bytes=FP32_BYTES * parameters.stored,
         multiply_adds={length: count_multiply_adds(config, length) for length in lengths},
-        accuracy=accuracy,
-        formats=formats,
+        accuracy=_evaluate_fp32(candidate, progress),
+        formats=dict(formats),
     )
-
-
-def _runs_here(name: str) -> bool:
-    """Core ML runs on Apple's systems alone: elsewhere a reference evaluator would be timed."""
-    return bool(engines.installed([name])) and (name != "coreml" or sys.platform == "darwin")
-
-
-def _fp32_logits(checkpoint: Checkpoint, texts: Dataset, max_length: int) -> NDArray[np.float32]:
-    import torch
-
-    from pocketbert.export.encoder import build
-
-    encoder = build(checkpoint.config, checkpoint.tensors)
-    tokenizer = checkpoint.tokenizer
-    tokenizer.enable_truncation(max_length)
-    with torch.inference_mode():
-        ids = (
-            torch.tensor([encoding.ids], dtype=torch.int32) for encoding in tokenizer.encode_batch(list(texts.texts))
-        )
-        return np.concatenate([encoder(row).numpy() for row in ids])

@@ -1,7 +1,7 @@
 """How fast bundles answer and how much memory they hold under one engine: `pocketbert bench`, across checkpoints.
 
-Takes bundles and an engine. Gives, for each bundle, the median milliseconds by length and the memory that opening and
-running it added. Leaves out: how it is measured (runtime/bench.py), in turns, so that a busy machine hurts all alike.
+Takes bundles and an engine. Returns, for each bundle, the median milliseconds by length and the memory that opening and
+running it added. Leaves out: how it is measured (runtime/bench), in turns, so that a busy machine hurts all alike.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocketbert.runtime import bench
-from pocketbert.runtime import manifest as bundle
-from pocketbert.runtime.bench import Result, Subject
+from pocketbert.runtime.bench.measure import Measurement, Subject, make_texts, measure
+from pocketbert.runtime.manifest import read_manifest
+from pocketbert.runtime.progress import Progress
 
 ROUNDS = 5  # turns of ten texts: the median of fifty
 MILLISECONDS = 1000
@@ -21,21 +21,23 @@ MEASURE = "model"  # from ids to logits: tokenizers are not what is compared
 
 
 @dataclass(frozen=True)
-class Measured:
+class Performance:
     """One bundle under one engine."""
 
     milliseconds: dict[int, float]  # tokens -> median
     resident_mb: float
 
 
-def measure(folders: Sequence[Path], engine: str, lengths: Sequence[int], threads: int) -> list[Measured]:
+def measure_bundles(
+    folders: Sequence[Path], engine: str, lengths: Sequence[int], threads: int, progress: Progress | None = None
+) -> list[Performance]:
     """Measures each bundle. Raises EngineError where one does not open."""
     subjects = [Subject(engine, threads, str(folder)) for folder in folders]
-    texts = {str(folder): bench.make_texts(folder, bundle.read(folder), lengths) for folder in folders}
-    found = bench.measure(subjects, texts, ROUNDS, starts=0)
+    texts = {str(folder): make_texts(folder, read_manifest(folder), lengths) for folder in folders}
+    found = measure(subjects, texts, ROUNDS, starts=0, progress=progress)
     return [_summarize(result) for result in found.results]
 
 
-def _summarize(result: Result) -> Measured:
+def _summarize(result: Measurement) -> Performance:
     medians = {length: result.quantile(length, MEASURE, 0.5) * MILLISECONDS for length in result.samples}
-    return Measured(medians, result.resident_bytes / MB)
+    return Performance(medians, result.resident_bytes / MB)

@@ -1,7 +1,7 @@
 """What a comparison found, as plain data and as a page with plots.
 
-Takes a `Comparison`. Gives `describe`, ready for JSON, and a writer of HTML.
-Leaves out: the terminal's table (cli.py) and drawing (drawing.py).
+Takes a `Comparison`. Returns it described for JSON, and writes HTML.
+Leaves out: the terminal's table (cli/compare.py) and drawing (runtime/html/).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pocketbert.export.compare.job import TYPICAL, Comparison, Format, Row
-from pocketbert.runtime import page
-from pocketbert.runtime.drawing import Plot, Series, draw
+from pocketbert.export.compare.job import TYPICAL, ArtifactMetrics, CheckpointMetrics, Comparison
+from pocketbert.runtime.html.page import write_page
+from pocketbert.runtime.html.svg_plot import Plot, Series, draw_plot
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 REPORT_VERSION = 1
@@ -25,40 +25,43 @@ def describe(comparison: Comparison) -> dict[str, Any]:
         "report_version": REPORT_VERSION,
         "data": comparison.data,
         "texts": comparison.texts,
+        "measure": comparison.measure,
         "threads": comparison.threads,
         "lengths": list(comparison.lengths),
-        "checkpoints": [_row(row, comparison.rows[0]) for row in comparison.rows],
+        "checkpoints": [_describe_checkpoint(one, comparison.checkpoints[0]) for one in comparison.checkpoints],
     }
 
 
-def _row(row: Row, first: Row) -> dict[str, Any]:
+def _describe_checkpoint(found: CheckpointMetrics, first: CheckpointMetrics) -> dict[str, Any]:
     return {
-        "name": row.name,
-        "architecture": row.architecture,
-        "method": row.method,
-        "layers": row.layers,
-        "layers_stored": row.layers_stored,
-        "parameters": row.parameters,
-        "parameters_executed": row.parameters_executed,
-        "relative_parameters": row.parameters / first.parameters,
-        "fp32_bytes": row.fp32_bytes,
-        "multiply_adds": {str(length): count for length, count in row.multiply_adds.items()},
-        "accuracy": row.accuracy,
-        "accuracy_kept": _kept(row.accuracy, first.accuracy),
-        "formats": {name: _format(found, first.formats[name], first.accuracy) for name, found in row.formats.items()},
+        "name": found.name,
+        "architecture": found.architecture,
+        "method": found.compression,
+        "layers": found.layers,
+        "layers_stored": found.layers_stored,
+        "parameters": found.parameters,
+        "parameters_executed": found.parameters_executed,
+        "relative_parameters": found.parameters / first.parameters,
+        "fp32_bytes": found.fp32_bytes,
+        "multiply_adds": {str(length): count for length, count in found.multiply_adds.items()},
+        "accuracy": found.accuracy,
+        "accuracy_kept": _kept(found.accuracy, first.accuracy),
+        "formats": {
+            name: _describe_artifact(one, first.formats[name], first.accuracy) for name, one in found.formats.items()
+        },
     }
 
 
-def _format(found: Format, first: Format, accuracy: float | None) -> dict[str, Any]:
-    milliseconds = found.measured.milliseconds if found.measured else {}
-    of_first = first.measured.milliseconds if first.measured else {}
+def _describe_artifact(found: ArtifactMetrics, first: ArtifactMetrics, accuracy: float | None) -> dict[str, Any]:
+    milliseconds = found.performance.milliseconds if found.performance else {}
+    of_first = first.performance.milliseconds if first.performance else {}
     return {
         "bytes": found.bytes,
         "milliseconds": {str(length): ms for length, ms in milliseconds.items()},
         "relative_time": {
             str(length): ms / of_first[length] for length, ms in milliseconds.items() if length in of_first
         },
-        "resident_mb": found.measured.resident_mb if found.measured else None,
+        "resident_mb": found.performance.resident_mb if found.performance else None,
         "accuracy": found.accuracy,
         "accuracy_kept": _kept(found.accuracy, accuracy),
     }
@@ -70,7 +73,9 @@ def _kept(accuracy: float | None, first: float | None) -> float | None:
 
 def write_html(result: Mapping[str, Any], target: Path) -> None:
     """Writes the page. Raises PocketbertError."""
-    page.write(target, TEMPLATE, result=result, plots=_plots(result), typical=str(typical(result)))
+    write_page(
+        target, TEMPLATE, result=result, plots=_plots(result), title=_title(result), typical=str(typical(result))
+    )
 
 
 def typical(result: Mapping[str, Any]) -> int:
@@ -81,15 +86,22 @@ def typical(result: Mapping[str, Any]) -> int:
 def _plots(result: Mapping[str, Any]) -> list[Plot]:
     plots = []
     if result["data"]:
-        plots.append(draw("Accuracy over size", "MB", "accuracy", _accuracies(result), percent=True))
+        plots.append(
+            draw_plot(f"{_title(result)} over size", "MB", result["measure"], _accuracies(result), percent=True)
+        )
     engines = {name for row in result["checkpoints"] for name, found in row["formats"].items() if found["milliseconds"]}
     for engine in sorted(engines):
         lines = [
             Series(row["name"], [(int(n), ms) for n, ms in row["formats"][engine]["milliseconds"].items()])
             for row in result["checkpoints"]
         ]
-        plots.append(draw(f"Latency over length, {engine}", "tokens", "ms", lines, zero=True))
+        plots.append(draw_plot(f"Latency over length, {engine}", "tokens", "ms", lines, zero=True))
     return plots
+
+
+def _title(result: Mapping[str, Any]) -> str:
+    measure: str = result["measure"]
+    return measure[:1].upper() + measure[1:]
 
 
 def _accuracies(result: Mapping[str, Any]) -> list[Series]:

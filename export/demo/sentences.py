@@ -1,6 +1,6 @@
 """More sentences than SST-2 has: swapped words, spliced phrases, and chat lines from a small grammar.
 
-Takes film-review phrases. Gives unlabelled texts; what they mean is for the teacher to say.
+Takes film-review phrases. Returns unlabelled texts; what they mean is for the teacher to say.
 Leaves out: training (train.py).
 """
 

@@ -1,6 +1,6 @@
 """The two demo vocabularies: a lower-casing WordPiece as DistilBERT has it, a SentencePiece Unigram as ALBERT has it.
 
-Takes texts. Gives `tokenizers.Tokenizer`s; the same texts give the same pieces.
+Takes texts. Returns `tokenizers.Tokenizer`s; the same texts give the same pieces.
 Leaves out: students and training (train.py).
 """
 
@@ -29,7 +29,7 @@ def wordpiece(texts: Sequence[str]) -> Tokenizer:
     learned = wordpieces(texts, tokenizer)
     vocabulary = {piece: number for number, piece in enumerate([*BERT_SPECIALS, *learned])}
     tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")
-    return framed(tokenizer, BERT_SPECIALS)
+    return add_special_tokens(tokenizer, BERT_SPECIALS)
 
 
 def wordpieces(texts: Sequence[str], cutter: Tokenizer) -> list[str]:
@@ -67,7 +67,7 @@ def unigram(texts: Sequence[str]) -> Tokenizer:
     words = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(words)
     tokenizer.decoder = decoders.Metaspace()
-    return framed(tokenizer, ALBERT_SPECIALS)
+    return add_special_tokens(tokenizer, ALBERT_SPECIALS)
 
 
 ALBERT_CLEANING = [
@@ -77,7 +77,7 @@ ALBERT_CLEANING = [
 ONE_BLANK = normalizers.Replace(Regex(" {2,}"), " ")
 
 
-def framed(tokenizer: Tokenizer, specials: Sequence[str]) -> Tokenizer:
+def add_special_tokens(tokenizer: Tokenizer, specials: Sequence[str]) -> Tokenizer:
     """The special tokens, and [CLS] text [SEP] around each text."""
     tokenizer.add_special_tokens(list(specials))
     frame = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]

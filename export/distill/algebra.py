@@ -1,6 +1,6 @@
 """The linear algebra by which a student starts from what its teacher knows.
 
-Takes and gives plain tensors, float32. `Embedding` is what turns a token and a position into a hidden state, for any
+Takes and returns plain tensors, float32. `Embedding` is what turns a token and a position into a hidden state, for any
 of the three families:  project @ (gain * normalize(word + position) + shift) + offset.
 Leaves out: names and families (student.py).
 """

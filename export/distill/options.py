@@ -1,12 +1,16 @@
 """What `pocketbert distill` can be told, with its defaults and where they come from.
 
-Gives a frozen `Options`. Leaves out: reading the command line (cli.py). Imports no torch.
+Returns a frozen `DistillOptions`, and the command line that says the same.
+Leaves out: reading the command line (cli/distill.py). Imports no torch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from pocketbert.runtime.errors import PocketbertError
 
@@ -25,8 +29,8 @@ class DistillError(PocketbertError):
 
 
 @dataclass(frozen=True)
-class Options:
-    """One distillation.
+class DistillOptions:
+    """One distillation. Every field is an option of the command, of the same name.
 
     The weights of the loss and the temperature are DistilBERT's: alpha_ce 5, alpha_mlm 2 (the true answers, there
     masked words, here labels), alpha_cos 1, temperature 2 (arXiv 1910.01108, section 3; the numbers are those of its
@@ -59,7 +63,7 @@ class Options:
     learning_rate: float | None = None
     dropout: float | None = None
     max_length: int = 128
-    patience: int = 8  # looks at the held-out texts without a better one
+    patience: int = 8  # evaluations on the held-out texts without a better one
     seed: int = 0
     threads: int = 0  # 0: as torch decides
     precision: str = "auto"
@@ -73,15 +77,35 @@ class Options:
         return self.out.with_name(f"{self.out.name}-training")
 
     @property
-    def rate(self) -> float:
+    def chosen_learning_rate(self) -> float:
         return self.learning_rate or LEARNING_RATE[self.student]
 
     @property
-    def dropped(self) -> float:
+    def chosen_dropout(self) -> float:
         return DROPOUT[self.student] if self.dropout is None else self.dropout
 
 
-def check(options: Options) -> None:
+def describe_command(options: DistillOptions) -> str:
+    """The command line of these options, quoted for a shell: what is needed, and what differs from the defaults."""
+    words = ["pocketbert", "distill"]
+    for each in fields(options):
+        value = getattr(options, each.name)
+        if each.default is MISSING or value != each.default:
+            words += _as_words(f"--{each.name.replace('_', '-')}", each.name, value)
+    return shlex.join(words)
+
+
+def _as_words(flag: str, name: str, value: Any) -> Iterator[str]:
+    if value is True:
+        yield flag
+    elif name == "columns":
+        yield from (flag, ",".join(value))
+    else:
+        for each in value if isinstance(value, tuple) else (value,):
+            yield from (flag, str(each))
+
+
+def check_options(options: DistillOptions) -> None:
     """Raises DistillError for a value that no teacher or data could make right."""
     for name, allowed in (
         ("student", STUDENTS),
@@ -104,7 +128,7 @@ def check(options: Options) -> None:
     _check_out(options)
 
 
-def _check_out(options: Options) -> None:
+def _check_out(options: DistillOptions) -> None:
     if options.resume:
         return
     for folder in (options.out, options.work):

@@ -1,7 +1,7 @@
-"""A run on disk: everything that --resume needs to go on as if nothing had happened.
+"""A training on disk: everything that --resume needs to go on as if nothing had happened.
 
-Takes and gives a `Run`. Random numbers are torch's; batches depend on the seed and the step alone (lesson.py).
-Leaves out: the finished checkpoint (write.py).
+Takes and returns a `TrainState`. Random numbers are torch's; batches depend on the seed and the step alone
+(data_loader.py). Leaves out: the finished checkpoint (write.py).
 """
 
 from __future__ import annotations
@@ -15,37 +15,41 @@ from typing import Any
 
 import torch
 
-from pocketbert.export.distill.options import DistillError, Options
-from pocketbert.export.distill.train import Look, Run
+from pocketbert.export.distill.evaluation import Evaluation
+from pocketbert.export.distill.options import DistillError, DistillOptions
+from pocketbert.export.distill.train import TrainState
 
 STATE = "state.pt"
-VERSION = 1
+VERSION = 2
 # What may differ between a run and its continuation.
 FREE = ("out", "resume", "force", "dtype")
 
 
-def describe(options: Options, sources: Mapping[str, str], bf16: bool) -> dict[str, str]:
+def fingerprint(options: DistillOptions, sources: Mapping[str, str], bf16: bool) -> dict[str, str]:
     """What must be the same for a continuation to be one: options, the files' hashes, and how torch computes."""
-    told = {name: str(value) for name, value in asdict(options).items() if name not in FREE}
-    told |= {"threads": str(torch.get_num_threads()), "arithmetic": "bf16" if bf16 else "fp32"}
-    return {**told, **sources, "torch": str(torch.__version__)}
+    chosen = {name: str(value) for name, value in asdict(options).items() if name not in FREE}
+    chosen |= {"threads": str(torch.get_num_threads()), "arithmetic": "bf16" if bf16 else "fp32"}
+    return {**chosen, **sources, "torch": str(torch.__version__)}
 
 
-def save(run: Run, described: Mapping[str, str], folder: Path) -> None:
-    """Writes the run, under another name first. Raises DistillError where there is no room."""
+def save_state(state: TrainState, run: Mapping[str, str], folder: Path) -> None:
+    """Writes the state of the `run` of that fingerprint, under another name first.
+
+    Raises DistillError where there is no room.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "version": VERSION,
-        "described": dict(described),
-        "student": run.student.state_dict(),
-        "projection": run.projection.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
+        "fingerprint": dict(run),
+        "student": state.student.state_dict(),
+        "projection": state.projection.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "best_weights": run.best_weights,
-        "looks": [asdict(look) for look in run.looks],
-        "best": None if run.best is None else asdict(run.best),
-        **{name: getattr(run, name) for name in ("step", "seconds", "curve", "sums")},
+        "best_weights": state.best_weights,
+        "evaluations": [asdict(each) for each in state.evaluations],
+        "best": None if state.best is None else asdict(state.best),
+        **{name: getattr(state, name) for name in ("step", "seconds", "curve", "sums")},
     }
     partial = folder / f".{STATE}"
     try:
@@ -56,26 +60,27 @@ def save(run: Run, described: Mapping[str, str], folder: Path) -> None:
         raise DistillError(f"cannot write {folder / STATE}: {str(problem).splitlines()[0]}") from problem
 
 
-def restore(run: Run, described: Mapping[str, str], folder: Path) -> None:
-    """Puts a saved run into `run`. Raises DistillError where there is none, or where it is another's."""
+def restore_state(state: TrainState, run: Mapping[str, str], folder: Path) -> None:
+    """Puts a saved state into `state`. Raises DistillError where there is none, or where it is another run's."""
     content = _read(folder / STATE)
-    changed = [name for name, value in described.items() if content["described"].get(name) != value]
+    saved = content["fingerprint"]
+    changed = [name for name, value in run.items() if saved.get(name) != value]
     if changed:
         name = changed[0]
         raise DistillError(
-            f"--resume: {name} was {content['described'].get(name)}, now it is {described[name]}: "
+            f"--resume: {name} was {saved.get(name)}, now it is {run[name]}: "
             "a continuation needs the same command, data, torch and threads"
         )
-    run.student.load_state_dict(content["student"])
-    run.projection.load_state_dict(content["projection"])
-    run.optimizer.load_state_dict(content["optimizer"])
+    state.student.load_state_dict(content["student"])
+    state.projection.load_state_dict(content["projection"])
+    state.optimizer.load_state_dict(content["optimizer"])
     torch.set_rng_state(content["random"])
     if content["random_cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(content["random_cuda"])
     for name in ("step", "seconds", "curve", "sums", "best_weights"):
-        setattr(run, name, content[name])
-    run.looks = [Look(**look) for look in content["looks"]]
-    run.best = None if content["best"] is None else Look(**content["best"])
+        setattr(state, name, content[name])
+    state.evaluations = [Evaluation(**each) for each in content["evaluations"]]
+    state.best = None if content["best"] is None else Evaluation(**content["best"])
 
 
 def _read(file: Path) -> dict[str, Any]:

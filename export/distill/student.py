@@ -1,6 +1,6 @@
 """A student that starts from its teacher: chosen layers, folded token types, a factorized table, a narrower width.
 
-Takes a teacher's `Checkpoint` and options. Gives a transformers model of the student's family, and where it is
+Takes a teacher's `Checkpoint` and options. Returns a transformers model of the student's family, and where it is
 narrower than the teacher the projection that compares their hidden states.
 Leaves out: training (train.py) and the algebra (algebra.py). All tensors go by the canonical names of
 architectures.py, so every family teaches every other.
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from pocketbert.export.architectures import EncoderConfig, canonical_names, read_config
 from pocketbert.export.distill.algebra import Embedding, factorize, find_basis, narrow_norm, widen
-from pocketbert.export.distill.options import DistillError, Options
+from pocketbert.export.distill.options import DistillError, DistillOptions
 from pocketbert.export.distill.vocabulary import find_rows, find_special
-from pocketbert.export.hugging_face import open_transformers
+from pocketbert.export.heads import HEADS
+from pocketbert.export.transformers_import import import_transformers
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 Tensors = dict[str, Tensor]
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}  # canonical -> Hugging Face's
-POOL = {"distilbert": "relu", "albert": "tanh"}
 TILE = 8  # widths are multiples of it, as the int8 kernels like them
 
 
@@ -39,51 +39,53 @@ class Shape:
     """The student's sizes, all decided."""
 
     family: str
-    depth: int
-    hidden: int
-    heads: int
-    intermediate: int
-    embedding_size: int  # ALBERT's narrow width; DistilBERT's is `hidden`
-    positions: int
+    num_layers: int  # that run
+    hidden_size: int
+    num_attention_heads: int
+    intermediate_size: int
+    embedding_size: int  # ALBERT's narrow width; DistilBERT's is `hidden_size`
+    max_position_embeddings: int
 
 
 @dataclass(frozen=True)
 class Usage:
     """How often the data uses each of the student's tokens and each position."""
 
-    words: Counter[int]
+    tokens: Counter[int]
     positions: Counter[int]
 
 
-def decide_shape(teacher: EncoderConfig, options: Options) -> Shape:
+def decide_shape(teacher: EncoderConfig, options: DistillOptions) -> Shape:
     """Raises DistillError for a size that the teacher cannot give."""
-    depth = len(teacher.schedule)
-    hidden = options.hidden or teacher.hidden_size
-    head = teacher.hidden_size // teacher.heads
+    depth = len(teacher.layer_schedule)
+    hidden_size = options.hidden or teacher.hidden_size
+    head_size = teacher.hidden_size // teacher.num_attention_heads
     albert = options.student == "albert"
     shape = Shape(
         family=options.student,
-        depth=options.layers or (depth if albert else max(1, depth // 2)),
-        hidden=hidden,
-        heads=hidden // head,
-        intermediate=-(-teacher.intermediate_size * hidden // teacher.hidden_size // TILE) * TILE,
-        embedding_size=min(options.embedding_size, teacher.embedding_size) if albert else hidden,
-        positions=options.positions or teacher.positions,
+        num_layers=options.layers or (depth if albert else max(1, depth // 2)),
+        hidden_size=hidden_size,
+        num_attention_heads=hidden_size // head_size,
+        intermediate_size=-(-teacher.intermediate_size * hidden_size // teacher.hidden_size // TILE) * TILE,
+        embedding_size=min(options.embedding_size, teacher.embedding_size) if albert else hidden_size,
+        max_position_embeddings=options.positions or teacher.max_position_embeddings,
     )
-    _check_shape(shape, teacher, head)
+    _check_shape(shape, teacher, head_size)
     return shape
 
 
-def _check_shape(shape: Shape, teacher: EncoderConfig, head: int) -> None:
-    depth = len(teacher.schedule)
-    if not 0 < shape.depth <= depth:
-        raise DistillError(f"--layers {shape.depth}: the teacher has {depth}, choose from 1 to {depth}")
-    if shape.hidden > teacher.hidden_size or shape.hidden < head or shape.hidden % head:
+def _check_shape(shape: Shape, teacher: EncoderConfig, head_size: int) -> None:
+    depth, widest = len(teacher.layer_schedule), teacher.hidden_size
+    if not 0 < shape.num_layers <= depth:
+        raise DistillError(f"--layers {shape.num_layers}: the teacher has {depth}, choose from 1 to {depth}")
+    if not head_size <= shape.hidden_size <= widest or shape.hidden_size % head_size:
         raise DistillError(
-            f"--hidden {shape.hidden}: choose a multiple of the teacher's head size {head}, up to {teacher.hidden_size}"
+            f"--hidden {shape.hidden_size}: choose a multiple of the teacher's head size {head_size}, up to {widest}"
         )
-    if not 0 < shape.positions <= teacher.positions:
-        raise DistillError(f"--positions {shape.positions}: the teacher has {teacher.positions}")
+    if not 0 < shape.max_position_embeddings <= teacher.max_position_embeddings:
+        raise DistillError(
+            f"--positions {shape.max_position_embeddings}: the teacher has {teacher.max_position_embeddings}"
+        )
 
 
 def pick_layers(count: int, depth: int) -> list[int]:
@@ -99,30 +101,30 @@ def pair_layers(count: int, depth: int) -> list[int]:
     return [round((layer + 1) * depth / count) for layer in range(count)]
 
 
-def make(
+def build_student(
     teacher: Checkpoint,
     tokenizer: Tokenizer,
     labels: Sequence[str],
     shape: Shape,
     usage: Usage,
     states: Tensor,
-    options: Options,
+    options: DistillOptions,
 ) -> tuple[Any, nn.Module]:
     """The student, and the projection (size, teacher's size) of its hidden states: identity where none is needed.
 
     `states`: a sample of the teacher's hidden states, (n, hidden).
     """
     tensors = {name: tensor.float() for name, tensor in teacher.tensors.items()}
-    basis = find_basis(states, shape.hidden) if shape.hidden < teacher.config.hidden_size else None
+    basis = find_basis(states, shape.hidden_size) if shape.hidden_size < teacher.config.hidden_size else None
     same_labels = list(labels) == list(teacher.labels)
-    started = {
-        **_start_embedding(teacher, tensors, tokenizer, shape, usage, basis, options.seed),
-        **_start_layers(teacher.config, tensors, shape, basis),
-        **_start_head(teacher.config, tensors, shape, basis, same_labels),
+    initial = {
+        **_initial_embedding(teacher, tensors, tokenizer, shape, usage, basis, options.seed),
+        **_initial_layers(teacher.config, tensors, shape, basis),
+        **_initial_head(teacher.config, tensors, shape, basis, same_labels),
     }
     torch.manual_seed(options.seed)
-    student = _build(teacher, tokenizer, labels, shape, options)
-    _load(student, started)
+    student = _build_model(teacher, tokenizer, labels, shape, options)
+    _copy_tensors(student, initial)
     return student, _projection(basis)
 
 
@@ -138,7 +140,7 @@ def _projection(basis: Tensor | None) -> nn.Module:
 # ---- embeddings -----------------------------------------------------------------------------------------
 
 
-def _start_embedding(
+def _initial_embedding(
     teacher: Checkpoint,
     tensors: Tensors,
     tokenizer: Tokenizer,
@@ -147,9 +149,12 @@ def _start_embedding(
     basis: Tensor | None,
     seed: int,
 ) -> Tensors:
-    embedding = _read_embedding(tensors, _word_table(teacher, tensors, tokenizer), shape.positions)
+    embedding = _read_embedding(tensors, _word_table(teacher, tensors, tokenizer), shape.max_position_embeddings)
     if shape.family == "albert":
-        counts = (_as_tensor(usage.words, len(embedding.word)), _as_tensor(usage.positions, shape.positions))
+        counts = (
+            _as_tensor(usage.tokens, len(embedding.word)),
+            _as_tensor(usage.positions, shape.max_position_embeddings),
+        )
         embedding = factorize(embedding, shape.embedding_size, *counts)
         project = embedding.matrix if basis is None else basis.T @ embedding.matrix
         offset = embedding.constant if basis is None else embedding.constant @ basis
@@ -202,17 +207,17 @@ def _as_tensor(counts: Counter[int], size: int) -> Tensor:
 # ---- layers ---------------------------------------------------------------------------------------------
 
 
-def _start_layers(config: EncoderConfig, tensors: Tensors, shape: Shape, basis: Tensor | None) -> Tensors:
+def _initial_layers(config: EncoderConfig, tensors: Tensors, shape: Shape, basis: Tensor | None) -> Tensors:
     """DistilBERT takes layers evenly from the first to the last, ALBERT the middle one."""
-    depth = len(config.schedule)
-    chosen = [(depth - 1) // 2] if shape.family == "albert" else pick_layers(shape.depth, depth)
-    started: Tensors = {}
+    depth = len(config.layer_schedule)
+    chosen = [(depth - 1) // 2] if shape.family == "albert" else pick_layers(shape.num_layers, depth)
+    initial: Tensors = {}
     for place, level in enumerate(chosen):
-        layer = _read_layer(tensors, config.schedule[level])
+        layer = _read_layer(tensors, config.layer_schedule[level])
         if basis is not None:
-            layer = _narrow_layer(layer, basis, shape, config.hidden_size // config.heads)
-        started |= {f"layers.{place}.{part}": tensor for part, tensor in layer.items()}
-    return started
+            layer = _narrow_layer(layer, basis, shape, config.hidden_size // config.num_attention_heads)
+        initial |= {f"layers.{place}.{part}": tensor for part, tensor in layer.items()}
+    return initial
 
 
 def _read_layer(tensors: Tensors, stored: int) -> Tensors:
@@ -220,13 +225,13 @@ def _read_layer(tensors: Tensors, stored: int) -> Tensors:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _narrow_layer(layer: Tensors, basis: Tensor, shape: Shape, head: int) -> Tensors:
+def _narrow_layer(layer: Tensors, basis: Tensor, shape: Shape, head_size: int) -> Tensors:
     """The layer on `basis`, with the heads and the inner units that carry most."""
-    carried = (layer["attention_out.weight"].norm(dim=0) * layer["value.weight"].norm(dim=1)).view(-1, head)
-    heads = carried.square().sum(1).topk(shape.heads).indices.sort().values
-    inside = (heads[:, None] * head + torch.arange(head)).flatten()
+    carried = (layer["attention_out.weight"].norm(dim=0) * layer["value.weight"].norm(dim=1)).view(-1, head_size)
+    heads = carried.square().sum(1).topk(shape.num_attention_heads).indices.sort().values
+    inside = (heads[:, None] * head_size + torch.arange(head_size)).flatten()
     strength = layer["up.weight"].norm(dim=1) * layer["down.weight"].norm(dim=0)
-    units = strength.topk(shape.intermediate).indices.sort().values
+    units = strength.topk(shape.intermediate_size).indices.sort().values
     narrow: Tensors = {}
     for part, rows in (("query", inside), ("key", inside), ("value", inside), ("up", units)):
         narrow[f"{part}.weight"] = layer[f"{part}.weight"][rows] @ basis
@@ -243,55 +248,57 @@ def _narrow_layer(layer: Tensors, basis: Tensor, shape: Shape, head: int) -> Ten
 # ---- head -----------------------------------------------------------------------------------------------
 
 
-def _start_head(
+def _initial_head(
     config: EncoderConfig, tensors: Tensors, shape: Shape, basis: Tensor | None, same_labels: bool
 ) -> Tensors:
     """The teacher's head, where the student's computes the same; else nothing: it starts afresh.
 
     DistilBERT's has a ReLU where BERT's and ALBERT's pooler has a tanh, so weights of one mean nothing in the other.
     """
-    if config.pool_activation != POOL[shape.family]:
+    if HEADS[config.architecture, config.task] != HEADS[shape.family, config.task]:
         return {}
     pool, bias = tensors["head.pool.weight"], tensors["head.pool.bias"]
     classifier = tensors["head.classifier.weight"]
     if basis is not None:
-        units = (classifier.norm(dim=0) * pool.norm(dim=1)).topk(shape.hidden).indices.sort().values
+        units = (classifier.norm(dim=0) * pool.norm(dim=1)).topk(shape.hidden_size).indices.sort().values
         pool, bias, classifier = pool[units] @ basis, bias[units], classifier[:, units]
-    started = {"head.pool.weight": pool, "head.pool.bias": bias}
+    initial = {"head.pool.weight": pool, "head.pool.bias": bias}
     if same_labels:
-        started |= {"head.classifier.weight": classifier, "head.classifier.bias": tensors["head.classifier.bias"]}
-    return started
+        initial |= {"head.classifier.weight": classifier, "head.classifier.bias": tensors["head.classifier.bias"]}
+    return initial
 
 
 # ---- the model ------------------------------------------------------------------------------------------
 
 
-def _build(teacher: Checkpoint, tokenizer: Tokenizer, labels: Sequence[str], shape: Shape, options: Options) -> Any:
+def _build_model(
+    teacher: Checkpoint, tokenizer: Tokenizer, labels: Sequence[str], shape: Shape, options: DistillOptions
+) -> Any:
     """A transformers model of the shape, randomly initialized, dropout included."""
     same = tokenizer is teacher.tokenizer
     pad = find_special(str(teacher.tokenizer.id_to_token(teacher.config.pad_id)), tokenizer)
     settings = {
         "vocab_size": teacher.config.vocab_size if same else tokenizer.get_vocab_size(),
-        "max_position_embeddings": shape.positions,
+        "max_position_embeddings": shape.max_position_embeddings,
         "pad_token_id": teacher.config.pad_id if same else pad or 0,
         "bos_token_id": tokenizer.token_to_id("[CLS]"),
         "eos_token_id": tokenizer.token_to_id("[SEP]"),
         "id2label": dict(enumerate(labels)),
         "label2id": {label: i for i, label in enumerate(labels)},
         "problem_type": ("multi" if teacher.multi_label else "single") + "_label_classification",
-        **SHAPES[shape.family](shape, ACTIVATIONS[teacher.config.activation], options.dropped),
+        **SETTINGS[shape.family](shape, ACTIVATIONS[teacher.config.activation], options.chosen_dropout),
     }
-    transformers = open_transformers()
+    transformers = import_transformers()
     config = transformers.AutoConfig.for_model(shape.family, **settings)
     return transformers.AutoModelForSequenceClassification.from_config(config)
 
 
-def _shape_distilbert(shape: Shape, activation: str, dropout: float) -> Mapping[str, Any]:
+def _distilbert_settings(shape: Shape, activation: str, dropout: float) -> Mapping[str, Any]:
     return {
-        "dim": shape.hidden,
-        "n_layers": shape.depth,
-        "n_heads": shape.heads,
-        "hidden_dim": shape.intermediate,
+        "dim": shape.hidden_size,
+        "n_layers": shape.num_layers,
+        "n_heads": shape.num_attention_heads,
+        "hidden_dim": shape.intermediate_size,
         "activation": activation,
         "dropout": dropout,
         "attention_dropout": dropout,
@@ -299,13 +306,13 @@ def _shape_distilbert(shape: Shape, activation: str, dropout: float) -> Mapping[
     }
 
 
-def _shape_albert(shape: Shape, activation: str, dropout: float) -> Mapping[str, Any]:
+def _albert_settings(shape: Shape, activation: str, dropout: float) -> Mapping[str, Any]:
     return {
         "embedding_size": shape.embedding_size,
-        "hidden_size": shape.hidden,
-        "num_hidden_layers": shape.depth,
-        "num_attention_heads": shape.heads,
-        "intermediate_size": shape.intermediate,
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_attention_heads,
+        "intermediate_size": shape.intermediate_size,
         "hidden_act": activation,
         "hidden_dropout_prob": dropout,
         "attention_probs_dropout_prob": dropout,
@@ -313,15 +320,15 @@ def _shape_albert(shape: Shape, activation: str, dropout: float) -> Mapping[str,
     }
 
 
-SHAPES = {"distilbert": _shape_distilbert, "albert": _shape_albert}
+SETTINGS = {"distilbert": _distilbert_settings, "albert": _albert_settings}
 
 
-def _load(student: Any, started: Tensors) -> None:
+def _copy_tensors(student: Any, initial: Tensors) -> None:
     """Copies tensors by canonical name; ALBERT's token types, folded into the positions, become 0."""
     state = student.state_dict()
     names, _ = canonical_names(read_config(student.config.to_dict()), state)
     for canonical, stored in names.items():
         if canonical == "embeddings.token_type.weight":
             state[stored].zero_()
-        elif canonical in started:
-            state[stored].copy_(started[canonical])
+        elif canonical in initial:
+            state[stored].copy_(initial[canonical])

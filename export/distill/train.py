@@ -1,8 +1,8 @@
-"""The training loop: the teacher judges a batch, the student learns from it, held-out texts choose the best weights.
+"""The training loop: teacher and student see a batch, the student learns, held-out texts choose the best weights.
 
-Takes models, a `Lesson` and options. Changes a `Run`, which holds all that moves, so that saving it (state.py) and
-going on gives the same bits as never having stopped.
-Leaves out: files, and what the terminal shows (a `Watch` is told).
+Takes models, a `DataLoader` and what to train by: a `Plan`. Changes a `TrainState`, which holds all that moves, so that
+saving it (state.py) and going on gives the same bits as never having stopped.
+Leaves out: files, and what the terminal shows.
 
 The teacher runs again at every epoch instead of once: its hidden states are too many to keep (700 MB for SST-2), and
 without a cache nothing can grow stale. It costs a quarter of a step.
@@ -11,37 +11,31 @@ without a cache nothing can grow stale. It costs a quarter of a step.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pocketbert.export.distill import loss
-from pocketbert.export.distill.lesson import Batch, Lesson, Speller, by_length
-from pocketbert.export.distill.texts import Texts
+from pocketbert.export.distill.data_loader import Batch, DataLoader
+from pocketbert.export.distill.evaluation import Evaluation, predict_logits, score
+from pocketbert.export.distill.loss import LossWeights, cosine_loss, label_loss, soft_loss
+from pocketbert.export.distill.splits import Split
+from pocketbert.runtime.progress import Progress
 
-WARM_UP = 0.06  # share of the steps until the full learning rate; RoBERTa's (arXiv 1907.11692, table 10)
+WARMUP = 0.06  # share of the steps until the full learning rate; RoBERTa's (arXiv 1907.11692, table 10)
 WEIGHT_DECAY = 0.01  # AdamW's own default, and BERT's
-CLIP = 5.0  # largest norm of the gradient, as in DistilBERT's train.py: the loss is a sum of weighted parts
-LOOKS = 4  # at the held-out texts in an epoch
-POINTS = 100  # of the loss curve
-JUDGED = 64  # texts at a time where no gradient is kept
-
-
-@dataclass(frozen=True)
-class Look:
-    """What the held-out texts said at a step."""
-
-    step: int
-    accuracy: float  # on labels, or where there are none agreement with the teacher
-    agreement: float | None  # with the teacher; None where the labels are not its own
+MAX_GRAD_NORM = 5.0  # as in DistilBERT's train.py: the loss is a sum of weighted parts
+EVALUATIONS = 4  # on the held-out texts in an epoch
+CURVE_POINTS = 100  # of the loss
+SMOOTHING = 0.98  # weight of the past in the loss that is shown
+STAGE = "training"
 
 
 @dataclass
-class Run:
+class TrainState:
     """All that changes while a student learns."""
 
     student: Any
@@ -49,10 +43,10 @@ class Run:
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
-    best: Look | None = None
+    best: Evaluation | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    looks: list[Look] = field(default_factory=list)
-    curve: list[dict[str, float]] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)  # of the losses
     sums: dict[str, float] = field(default_factory=dict)  # of the losses since the last point of the curve
 
 
@@ -60,176 +54,192 @@ class Run:
 class Plan:
     """What stays the same."""
 
-    teacher: Any
-    lesson: Lesson
-    held_out: Texts
-    wanted: Tensor | None  # the teacher's logits for the held-out texts, None where its labels are others
-    weights: loss.Weights
-    layers: Sequence[int]  # teacher layers that the student's compared layers stand for
+    teacher_model: Any
+    data_loader: DataLoader
+    held_out: Split
+    teacher_logits: Tensor | None  # for the held-out texts, None where the teacher's labels are others
+    loss_weights: LossWeights
+    teacher_layers: Sequence[int]  # those that the student's compared layers stand for
     steps: int
-    rate: float
+    learning_rate: float
     device: torch.device
     bf16: bool
     patience: int
 
     @property
-    def look_every(self) -> int:
-        return max(1, self.lesson.steps_per_epoch // LOOKS)
+    def evaluate_every(self) -> int:
+        return max(1, self.data_loader.steps_per_epoch // EVALUATIONS)
 
     @property
     def point_every(self) -> int:
-        return max(1, self.steps // POINTS)
+        return max(1, self.steps // CURVE_POINTS)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
 
-class Watch:
-    """Told of each step and look; asked after each step whether to stop."""
+@dataclass
+class Meter:
+    """What a training says of itself while it runs: a smoothed loss, the last accuracy, the speed."""
 
-    stopped = False
+    state: TrainState
+    plan: Plan
+    loss: float = 0.0
 
-    def stepped(self, run: Run, losses: Mapping[str, float], texts: int) -> None:
-        pass
+    def update(self, loss: float) -> None:
+        self.loss = SMOOTHING * self.loss + (1 - SMOOTHING) * loss if self.loss else loss
 
-    def looked(self, run: Run, look: Look) -> None:
-        pass
+    @property
+    def texts_per_second(self) -> float:
+        return self.state.step * self.plan.data_loader.batch_size / max(self.state.seconds, 1e-9)
+
+    @property
+    def seconds_left(self) -> float:
+        return (self.plan.steps - self.state.step) * self.state.seconds / max(self.state.step, 1)
+
+    def note(self) -> str:
+        """After a step, beside the bar."""
+        seen = self.state.evaluations
+        held_out = f"held out {seen[-1].accuracy:.2%}  " if seen else ""
+        return f"loss {self.loss:.3f}  {held_out}{timedelta(seconds=round(self.seconds_left))} left"
+
+    def line(self) -> str:
+        """After an evaluation."""
+        held_out = self.state.evaluations[-1].accuracy
+        return (
+            f"step {self.state.step} of {self.plan.steps}: loss {self.loss:.3f}, held out {held_out:.2%}, "
+            f"{self.texts_per_second:,.0f} texts/s, {self.seconds_left:.0f} s left"
+        )
 
 
-def make_optimizer(student: Any, projection: nn.Module, rate: float) -> torch.optim.Optimizer:
+def make_optimizer(student: Any, projection: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     """AdamW; biases and norms do not decay, as in BERT."""
     named = [*student.named_parameters(), *projection.named_parameters()]
     groups = [
         {"params": [p for _, p in named if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
         {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=rate, fused=True)  # a third less time on CPUs
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)  # a third less time on CPUs
 
 
-def train(run: Run, plan: Plan, watch: Watch, save: Any) -> str:
-    """Learns until the last step, until nothing gets better, or until `watch` says stop: gives which of them.
+def train(
+    state: TrainState,
+    plan: Plan,
+    save: Callable[[TrainState], None],
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> str:
+    """Learns until the last step (returns "done"), until nothing gets better ("early"), or when told ("stopped").
 
-    `save(run)` is called after each look and at a stop.
+    `save` is called after each evaluation and at a stop; `should_stop` after each step.
     """
-    before, started = run.seconds, time.perf_counter()
-    while run.step < plan.steps:
-        losses, texts = learn(run, plan)
-        run.step += 1
-        run.seconds = before + time.perf_counter() - started
-        watch.stepped(run, losses, texts)
-        stop = watch.stopped
-        if run.step % plan.look_every == 0 or run.step == plan.steps or (stop and run.best is None):
-            watch.looked(run, look(run, plan))
-            run.seconds = before + time.perf_counter() - started
-            save(run)
-            if is_stuck(run, plan):
+    progress, meter = progress or Progress(), Meter(state, plan)
+    progress.start(STAGE, plan.steps)
+    progress.advance(STAGE, state.step)
+    outcome = _train(state, plan, save, progress, should_stop, meter)
+    progress.finish(STAGE, meter.note())
+    return outcome
+
+
+def _train(
+    state: TrainState,
+    plan: Plan,
+    save: Callable[[TrainState], None],
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    meter: Meter,
+) -> str:
+    before, started = state.seconds, time.perf_counter()
+    while state.step < plan.steps:
+        meter.update(train_step(state, plan)["loss"])
+        state.step += 1
+        state.seconds = before + time.perf_counter() - started
+        progress.advance(STAGE, 1, meter.note())
+        stop, last = should_stop(), state.step == plan.steps
+        if state.step % plan.evaluate_every == 0 or last or (stop and state.best is None):
+            evaluate(state, plan)
+            progress.log(meter.line())
+            state.seconds = before + time.perf_counter() - started
+            save(state)
+            if is_stuck(state, plan):
                 return "early"
         elif stop:
-            save(run)
-        if stop and run.step < plan.steps:
+            save(state)
+        if stop and not last:
             return "stopped"
     return "done"
 
 
-def learn(run: Run, plan: Plan) -> tuple[dict[str, float], int]:
-    """One step. Gives the parts of the loss and the number of texts."""
-    batch = plan.lesson.batch(run.step)
-    for group in run.optimizer.param_groups:
-        group["lr"] = plan.rate * pace(run.step, plan.steps)
-    parts = compare(run, plan, batch)
-    weights = plan.weights
+def train_step(state: TrainState, plan: Plan) -> dict[str, float]:
+    """One step. Returns the loss and its parts."""
+    batch = plan.data_loader.batch(state.step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = plan.learning_rate * learning_rate_schedule(state.step, plan.steps)
+    parts = compute_losses(state, plan, batch)
+    weights = plan.loss_weights
     total = weights.soft * parts["soft"] + weights.label * parts["label"] + weights.cosine * parts["cosine"]
-    run.optimizer.zero_grad()
+    state.optimizer.zero_grad()
     total.backward()
-    learned = [p for group in run.optimizer.param_groups for p in group["params"]]
-    nn.utils.clip_grad_norm_(learned, CLIP)
-    run.optimizer.step()
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
+    state.optimizer.step()
     losses = {"loss": total.item(), **{name: part.item() for name, part in parts.items()}}
-    _note(run, plan, losses)
-    return losses, len(batch.known)
+    _add_to_curve(state, plan, losses)
+    return losses
 
 
-def compare(run: Run, plan: Plan, batch: Batch) -> dict[str, Tensor]:
+def compute_losses(state: TrainState, plan: Plan, batch: Batch) -> dict[str, Tensor]:
     """The three parts of the loss, unweighted."""
-    run.student.train()
-    every = len(plan.layers) > 1
+    state.student.train()
+    every = len(plan.teacher_layers) > 1
     with torch.no_grad(), plan.autocast():
-        taught = plan.teacher(**batch.teacher.to(plan.device), output_hidden_states=True)
+        teacher = plan.teacher_model(**batch.teacher.to(plan.device), output_hidden_states=True)
     with plan.autocast():
-        said = run.student(**batch.student.to(plan.device), output_hidden_states=True)
-        row, here, there = batch.pairs.to(plan.device)
-        mine = said.hidden_states[1:] if every else said.hidden_states[-1:]
-        states = [run.projection(state[row, here]) for state in mine]
-    wanted = [taught.hidden_states[layer][row, there].float() for layer in plan.layers]
-    logits = said.logits.float()
+        student = state.student(**batch.student.to(plan.device), output_hidden_states=True)
+        row, here, there = batch.alignment.to(plan.device)
+        compared = student.hidden_states[1:] if every else student.hidden_states[-1:]
+        found = [state.projection(hidden[row, here]) for hidden in compared]
+    wanted = [teacher.hidden_states[layer][row, there].float() for layer in plan.teacher_layers]
+    logits, weights = student.logits.float(), plan.loss_weights
     zero = logits.new_zeros(())
-    labels, known = batch.labels.to(plan.device), batch.known.to(plan.device)
+    labels, labelled = batch.labels.to(plan.device), batch.labelled.to(plan.device)
     return {
-        "soft": loss.soft_loss(logits, taught.logits.float(), plan.weights) if plan.weights.soft else zero,
-        "label": loss.label_loss(logits, labels, known, plan.weights) if plan.weights.label else zero,
-        "cosine": loss.cosine_loss([state.float() for state in states], wanted) if plan.weights.cosine else zero,
+        "soft": soft_loss(logits, teacher.logits.float(), weights) if weights.soft else zero,
+        "label": label_loss(logits, labels, labelled, weights) if weights.label else zero,
+        "cosine": cosine_loss([hidden.float() for hidden in found], wanted) if weights.cosine else zero,
     }
 
 
-def pace(step: int, steps: int) -> float:
-    """The share of the learning rate: up in a straight line, then down to nothing."""
-    warm = max(1, round(WARM_UP * steps))
-    return min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+def learning_rate_schedule(step: int, steps: int) -> float:
+    """The share of the learning rate: linear warm-up, then linear decay to nothing."""
+    warmup = max(1, round(WARMUP * steps))
+    return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
 
 
-def _note(run: Run, plan: Plan, losses: Mapping[str, float]) -> None:
-    """Adds to the curve: the mean of each part since its last point."""
+def _add_to_curve(state: TrainState, plan: Plan, losses: Mapping[str, float]) -> None:
+    """A point of the curve is the mean of each part since the point before."""
     for name, value in losses.items():
-        run.sums[name] = run.sums.get(name, 0.0) + value
-    run.sums["steps"] = run.sums.get("steps", 0.0) + 1
-    if (run.step + 1) % plan.point_every == 0:
-        count = run.sums.pop("steps")
-        run.curve.append({"step": run.step + 1, **{name: total / count for name, total in run.sums.items()}})
-        run.sums = {}
+        state.sums[name] = state.sums.get(name, 0.0) + value
+    state.sums["steps"] = state.sums.get("steps", 0.0) + 1
+    if (state.step + 1) % plan.point_every == 0:
+        count = state.sums.pop("steps")
+        state.curve.append({"step": state.step + 1, **{name: total / count for name, total in state.sums.items()}})
+        state.sums = {}
 
 
-def look(run: Run, plan: Plan) -> Look:
-    """Judges the student on the held-out texts; of equals the later weights are kept."""
-    logits = answer(run.student, plan.lesson.student, plan.held_out.texts, plan.device)
-    found = measure(logits, plan.wanted, plan.held_out, plan.weights.multi_label)
-    now = Look(run.step, *found)
-    run.looks.append(now)
-    if run.best is None or now.accuracy >= run.best.accuracy:
-        run.best = now
-        run.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in run.student.state_dict().items()}
+def evaluate(state: TrainState, plan: Plan) -> Evaluation:
+    """The student on the held-out texts; of equals the later weights are kept."""
+    logits = predict_logits(state.student, plan.data_loader.student_encoder, plan.held_out.texts, plan.device)
+    scores = score(logits, plan.teacher_logits, plan.held_out, plan.loss_weights.multi_label)
+    now = Evaluation(state.step, *scores)
+    state.evaluations.append(now)
+    if state.best is None or now.accuracy >= state.best.accuracy:
+        state.best = now
+        state.best_weights = {name: each.detach().cpu().clone() for name, each in state.student.state_dict().items()}
     return now
 
 
-def is_stuck(run: Run, plan: Plan) -> bool:
-    """Whether so many looks passed since the best accuracy was first seen."""
-    seen = [each.accuracy for each in run.looks]
+def is_stuck(state: TrainState, plan: Plan) -> bool:
+    """Whether `patience` evaluations passed since the best accuracy was first seen."""
+    seen = [each.accuracy for each in state.evaluations]
     return len(seen) - 1 - seen.index(max(seen)) >= plan.patience
-
-
-def answer(model: Any, speller: Speller, texts: Sequence[str], device: torch.device) -> Tensor:
-    """Logits float32 (texts, labels) in fp32 arithmetic, batches of similar lengths at a time."""
-    ids = speller.encode(texts)
-    answers = torch.zeros(len(ids), model.config.num_labels)
-    model.eval()
-    with torch.inference_mode():
-        for rows in by_length(range(len(ids)), ids, JUDGED):
-            inputs = speller.pad([ids[row] for row in rows])
-            answers[rows] = model(**inputs.to(device)).logits.float().cpu()
-    return answers
-
-
-def measure(logits: Tensor, wanted: Tensor | None, texts: Texts, multi_label: bool) -> tuple[float, float | None]:
-    """Accuracy on the labels and agreement with the teacher; without labels the first is the second."""
-    said = _answers(logits, multi_label)
-    agreement = None if wanted is None else float((said == _answers(wanted, multi_label)).all(1).float().mean())
-    if not texts.known.any():
-        return agreement or 0.0, agreement
-    right = (said == torch.from_numpy(texts.labels)).all(1)[torch.from_numpy(np.flatnonzero(texts.known))]
-    return float(right.float().mean()), agreement
-
-
-def _answers(logits: Tensor, multi_label: bool) -> Tensor:
-    """bool (texts, labels): the best label, or all over one half."""
-    if multi_label:
-        return logits > 0
-    return nn.functional.one_hot(logits.argmax(1), logits.shape[1]).bool()

@@ -1,6 +1,6 @@
 """The student's vocabulary: the teacher's, the most used part of it, or another tokenizer's.
 
-Takes `tokenizers.Tokenizer`s of the kinds that phones read (WordPiece, Unigram). Gives a pruned tokenizer, the
+Takes `tokenizers.Tokenizer`s of the kinds that phones read (WordPiece, Unigram). Returns a pruned tokenizer, the
 teacher's rows that a piece of the student's stands for, and which tokens of two segmentations cover the same text.
 Leaves out: training a vocabulary (demo/).
 """
@@ -22,7 +22,7 @@ TWINS = {"<pad>": "[PAD]", "[PAD]": "<pad>", "<unk>": "[UNK]", "[UNK]": "<unk>"}
 Span = tuple[int, int]
 
 
-def prune(tokenizer: Tokenizer, texts: Iterable[str], size: int) -> Tokenizer:
+def prune_vocabulary(tokenizer: Tokenizer, texts: Iterable[str], size: int) -> Tokenizer:
     """The tokenizer with the `size` pieces that `texts` use most.
 
     Special tokens stay, and so does every piece of one character, with which any word that the whole vocabulary
@@ -64,7 +64,7 @@ def find_special(piece: str, tokenizer: Tokenizer) -> int | None:
     return tokenizer.token_to_id(TWINS[piece]) if same is None and piece in TWINS else same
 
 
-def pair_tokens(text: str, student: Encoding, teacher: Encoding) -> list[tuple[int, int]]:
+def align_tokens(text: str, student: Encoding, teacher: Encoding) -> list[tuple[int, int]]:
     """Positions (student, teacher) of the tokens that cover the same characters, [CLS] and [SEP] included."""
     mine, theirs = (
         {span: position for position, span in enumerate(_spans(text, encoding)) if span is not None}

@@ -1,6 +1,6 @@
 """Writes the student as people expect a checkpoint: config.json, model.safetensors and the tokenizer's files.
 
-Takes a transformers model and the teacher's folder. Gives a folder that is whole or absent.
+Takes a transformers model and the teacher's folder. Returns nothing; leaves a folder that is whole or absent.
 Leaves out: the training's own files, which lie beside it (state.py, report.py).
 """
 
@@ -11,8 +11,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pocketbert.export import whole_folder
-from pocketbert.export.distill.options import DistillError, Options
+from pocketbert.export.atomic_directory import publish, stage
+from pocketbert.export.distill.options import DistillError, DistillOptions
+from pocketbert.export.json_values import read_object
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -40,17 +41,17 @@ SPECIALS = {
 }
 
 
-def write(student: Any, teacher: Checkpoint, tokenizer: Tokenizer, options: Options) -> None:
+def write_checkpoint(student: Any, teacher: Checkpoint, tokenizer: Tokenizer, options: DistillOptions) -> None:
     """Writes `options.out`. Raises DistillError where that cannot be written."""
     try:
-        with whole_folder.staging(options.out) as staging:
+        with stage(options.out) as staging:
             (student.half() if options.dtype == "fp16" else student).save_pretrained(staging)
             if tokenizer is teacher.tokenizer and _names_class(teacher.folder):
                 _copy_tokenizer(teacher.folder, staging)
             else:
                 beside = options.tokenizer.parent if options.tokenizer else teacher.folder
                 _write_tokenizer(tokenizer, beside, student, staging)
-            whole_folder.publish(staging, options.out)
+            publish(staging, options.out, replace=options.force or options.resume)
     except OSError as problem:
         raise DistillError(f"cannot write {options.out}: {problem.strerror or problem}") from problem
 
@@ -58,7 +59,7 @@ def write(student: Any, teacher: Checkpoint, tokenizer: Tokenizer, options: Opti
 def _names_class(folder: Path) -> bool:
     """Whether the folder says which class reads its tokenizer; else transformers goes by the model's family."""
     file = folder / SETTINGS
-    return file.exists() and "tokenizer_class" in json.loads(file.read_text(encoding="utf-8"))
+    return file.exists() and "tokenizer_class" in read_object(file).content
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:
@@ -73,7 +74,7 @@ def _write_tokenizer(tokenizer: Tokenizer, beside: Path, student: Any, target: P
     A class would rebuild the tokenizer by the family's habits; an ALBERT may have a BERT's tokenizer here.
     """
     tokenizer.save(str(target / "tokenizer.json"), pretty=False)
-    settings = json.loads((beside / SETTINGS).read_text(encoding="utf-8")) if (beside / SETTINGS).exists() else {}
+    settings = read_object(beside / SETTINGS).content if (beside / SETTINGS).exists() else {}
     settings = {name: value for name, value in settings.items() if name not in OF_TRAINING}
     completed = {
         **{role: name for role, names in SPECIALS.items() for name in names if tokenizer.token_to_id(name) is not None},

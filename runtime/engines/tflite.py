@@ -1,6 +1,6 @@
 """Runs model.tflite, with the first of ai-edge-litert, tflite-runtime and TensorFlow that is installed.
 
-Takes int32 (1, seq), seq being one of the artifact's lengths. Gives float32 (1, labels).
+Takes int32 (1, seq), seq being one of the artifact's lengths. Returns its float32 outputs by name.
 Leaves out: GPU and NPU delegates.
 
 LiteRT packs weights into the layout of its kernels. With a cache file all signatures share one packed copy
@@ -11,22 +11,24 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import threading
+import math
+import warnings
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pocketbert.runtime.engines import can_import
-from pocketbert.runtime.engines.quiet import quiet_stderr
+from pocketbert.runtime.engines import Engine, can_import
+from pocketbert.runtime.engines.native_logging import silence_native_logs
 from pocketbert.runtime.engines.weight_cache import WeightCache
-from pocketbert.runtime.errors import EngineError, PocketbertError
+from pocketbert.runtime.errors import EngineError, PocketbertError, PocketbertWarning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pocketbert.runtime.engines import Engine, Verified
+    from pocketbert.runtime.engines import Verified
     from pocketbert.runtime.manifest import Artifact
 
 # Implementation -> (module with Interpreter, distributions that have it), best first.
@@ -37,6 +39,7 @@ INTERPRETERS = {
 }
 # CompiledModel takes a weight cache since ai-edge-litert 2.1.5, with this module; before, the Interpreter runs.
 WEIGHT_CACHE_MODULE = "ai_edge_litert.cpu_options"
+LIBRARIES = ("ai_edge_litert.compiled_model",)
 
 
 def is_installed() -> bool:
@@ -44,12 +47,18 @@ def is_installed() -> bool:
     return any(can_import(name) for name in INTERPRETERS)
 
 
-def open(
+def is_timed() -> bool:
+    """It runs here as it does on a phone, with kernels for another processor."""
+    return True
+
+
+def open_artifact(
     path: Path,
     artifact: Artifact,
     threads: int,
-    implementation: str | None = None,
-    verified: Verified = lambda: None,
+    implementation: str | None,
+    verified: Verified,
+    outputs: Sequence[str],
 ) -> Engine:
     """Opens the model at `path` with `implementation`, or the first one installed. Raises EngineError."""
     name = implementation or next((name for name in INTERPRETERS if can_import(name)), None)
@@ -61,15 +70,18 @@ def open(
         raise EngineError(f"{name} is not installed: pip install {INTERPRETERS[name][1][0]}")
     label = _label(name)
     try:
-        with quiet_stderr():
-            if name == "ai_edge_litert" and can_import(WEIGHT_CACHE_MODULE):
-                return _CompiledEngine(path, artifact, threads, label, verified)
-            verified()
-            return _InterpreterEngine(path, artifact, threads, label, INTERPRETERS[name][0])
+        with silence_native_logs():
+            if name != "ai_edge_litert" or not can_import(WEIGHT_CACHE_MODULE):
+                verified()
+                return _InterpreterEngine(path, artifact, threads, label, outputs, INTERPRETERS[name][0])
+            engine = _CompiledEngine(path, artifact, threads, label, outputs, verified)
     except PocketbertError:  # it is a damaged file, not what LiteRT makes of it
         raise
     except (ImportError, RuntimeError, SystemError, ValueError) as problem:
         raise EngineError(f"{label} cannot open {path}: {str(problem).splitlines()[0]}") from problem
+    if engine.warning:
+        warnings.warn(engine.warning, PocketbertWarning, stacklevel=2)
+    return engine
 
 
 def _label(name: str) -> str:
@@ -80,40 +92,44 @@ def _label(name: str) -> str:
     return name
 
 
-class _CompiledEngine:
+class _CompiledEngine(Engine):
     """LiteRT's CompiledModel: the API that takes a weight cache."""
 
     name = "tflite"
 
-    def __init__(self, path: Path, artifact: Artifact, threads: int, label: str, verified: Verified) -> None:
+    def __init__(
+        self, path: Path, artifact: Artifact, threads: int, label: str, outputs: Sequence[str], verified: Verified
+    ) -> None:
         from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, HardwareAccelerator, Options
 
-        self.version = label
-        self._entry = artifact.entry
-        with WeightCache(key=f"{artifact.files[0].sha256[:16]}-{label.replace(' ', '-')}") as cache:
-            cpu = CpuOptions(num_threads=threads, xnnpack_weight_cache_path=str(cache))
+        super().__init__()
+        self.version, self.threads = label, threads
+        self._entry, self._outputs = artifact.entry, outputs
+        self._shapes: dict[str, list[list[int]]] = {}  # of outputs, by signature: asked for when it first runs
+        key = f"{artifact.files[0].sha256[:16]}-{label.replace(' ', '-')}"
+        cache = WeightCache(key, most=artifact.bytes)
+        with cache as file:
+            cpu = CpuOptions(num_threads=threads, xnnpack_weight_cache_path=str(file))
             options = Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu)
             verified()
             self._model: Any = CompiledModel.from_file(str(path), options=options)
+        self.warning = cache.warning
         signatures = self._model.get_signature_list()
         self._buffers = {name: self._make_buffers(name) for name in signatures}
-        details = self._model.get_output_tensor_details(next(iter(signatures)))
-        self._labels = int(details["logits"]["shape"][-1])
-        self._lock = threading.Lock()
         self._wake(min(signatures))
 
-    def run(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+    def _run(self, ids: NDArray[np.int32]) -> list[NDArray[np.float32]]:
         signature = self._entry.format(length=ids.shape[1])
         if signature not in self._buffers:
             raise EngineError(f"the artifact takes no {ids.shape[1]} tokens: pad to one of its lengths")
-        source, target = self._buffers[signature]
-        with self._lock:
-            source.write(ids)
-            self._model.run_by_name(signature, {"input_ids": source}, {"logits": target})
-            return np.array(target.read(self._labels, np.float32), np.float32).reshape(1, self._labels)
+        source, targets = self._buffers[signature]
+        source.write(ids)
+        self._model.run_by_name(signature, {"input_ids": source}, targets)
+        shapes = self._shapes.get(signature) or self._ask_shapes(signature)
+        return [_read(target, shape) for target, shape in zip(targets.values(), shapes, strict=True)]
 
-    def close(self) -> None:
-        with quiet_stderr():  # it logs each accelerator that it lets go
+    def _release(self) -> None:
+        with silence_native_logs():  # it logs each accelerator that it lets go
             self._buffers.clear()
             self._model = None
 
@@ -122,31 +138,43 @@ class _CompiledEngine:
         shape = self._model.get_input_tensor_details(signature)["input_ids"]["shape"]
         self._buffers[signature][0].write(np.zeros(shape, np.int32))
 
-    def _make_buffers(self, signature: str) -> tuple[Any, Any]:
+    def _make_buffers(self, signature: str) -> tuple[Any, dict[str, Any]]:
         source = self._model.create_input_buffer_by_name(signature, "input_ids")
-        return source, self._model.create_output_buffer_by_name(signature, "logits")
+        return source, {name: self._model.create_output_buffer_by_name(signature, name) for name in self._outputs}
+
+    def _ask_shapes(self, signature: str) -> list[list[int]]:
+        details = self._model.get_output_tensor_details(signature)
+        self._shapes[signature] = shapes = [list(map(int, details[name]["shape"])) for name in self._outputs]
+        return shapes
 
 
-class _InterpreterEngine:
+def _read(target: Any, shape: list[int]) -> NDArray[np.float32]:
+    """A copy of what is in an output's buffer."""
+    return np.array(target.read(math.prod(shape), np.float32), np.float32).reshape(shape)
+
+
+class _InterpreterEngine(Engine):
     """The Interpreter that every TFLite runtime since 2.5 has; no weight cache."""
 
     name = "tflite"
 
-    def __init__(self, path: Path, artifact: Artifact, threads: int, label: str, module: str) -> None:
-        self.version = label
-        self._entry = artifact.entry
+    def __init__(
+        self, path: Path, artifact: Artifact, threads: int, label: str, outputs: Sequence[str], module: str
+    ) -> None:
+        super().__init__()
+        self.version, self.threads = label, threads
+        self._entry, self._outputs = artifact.entry, outputs
         interpreter = importlib.import_module(module).Interpreter
         self._interpreter: Any = interpreter(model_path=str(path), num_threads=threads)
         self._runners: dict[str, Any] = {}
-        self._lock = threading.Lock()
 
-    def run(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+    def _run(self, ids: NDArray[np.int32]) -> list[NDArray[np.float32]]:
         signature = self._entry.format(length=ids.shape[1])
-        with self._lock:
-            if signature not in self._runners:
-                self._runners[signature] = self._interpreter.get_signature_runner(signature)
-            return np.array(self._runners[signature](input_ids=ids)["logits"], np.float32)
+        if signature not in self._runners:
+            self._runners[signature] = self._interpreter.get_signature_runner(signature)
+        found = self._runners[signature](input_ids=ids)
+        return [np.array(found[name], np.float32) for name in self._outputs]
 
-    def close(self) -> None:
+    def _release(self) -> None:
         self._runners.clear()
         self._interpreter = None

@@ -1,6 +1,7 @@
 """A file of packed weights that processes share, in the user's cache folder.
 
-Takes a key that names artifact and runtime. Gives a path: an intact cache, or a new one to be filled.
+Takes a key that names artifact and runtime. Returns a path: an intact cache, or a new one to be filled.
+Before a new one is begun, room for it is asked of the disk: LiteRT ends the whole process where it runs out of it.
 A new cache is filled under a private name and renamed when it is whole, with its sha256 beside it; one that does
 not match its sha256 is filled again, never trusted.
 Leaves out: eviction. Removing the folder is always safe.
@@ -8,34 +9,26 @@ Leaves out: eviction. Removing the folder is always safe.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
 from pathlib import Path
 from types import TracebackType
 
+from pocketbert.runtime.cache import CACHE, cache_folder
 from pocketbert.runtime.manifest import hash_file
-
-CACHE = "POCKETBERT_CACHE"  # the environment variable that names another folder
-
-
-def cache_folder() -> Path:
-    """The user's cache folder, by the system's convention, or the one that CACHE names."""
-    if CACHE in os.environ:
-        return Path(os.environ[CACHE])
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "pocketbert"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocketbert"
 
 
 class WeightCache:
     """`with WeightCache(key) as path:` open the model with `path`; leaving the block keeps what was packed.
 
-    The path is empty where the cache folder cannot be written: then nothing is shared, and nothing breaks.
+    The path is empty where the cache folder cannot hold it: then nothing is shared, nothing breaks, and `warning` says
+    what it costs. `most`: bytes that the packed weights can take.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, most: int = 0) -> None:
+        self.most, self.warning = most, ""
         self.file = cache_folder() / f"{key}.xnnpack"
-        self.seal = self.file.with_suffix(".sha256")
+        self.checksum = self.file.with_suffix(".sha256")
         self.private = self.file.with_suffix(f".{os.getpid()}")
 
     def __enter__(self) -> Path | str:
@@ -43,9 +36,12 @@ class WeightCache:
             return self.file
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.private.touch()
-            self.private.unlink()
-        except OSError:
+            _reserve(self.private, self.most)
+        except OSError as problem:
+            self.warning = (
+                f"{self.file.parent} cannot hold packed weights ({problem.strerror}): each start packs them again, and "
+                f"takes more memory; name another folder in {CACHE}"
+            )
             return ""
         return self.private
 
@@ -57,14 +53,34 @@ class WeightCache:
         if error is not None:
             self.private.unlink()
             return
-        seal = self.private.with_suffix(f"{self.private.suffix}-seal")
-        seal.write_text(hash_file(self.private))
-        os.replace(self.private, self.file)
-        os.replace(seal, self.seal)
+        with contextlib.suppress(OSError):  # the model is open: a cache that cannot be kept is packed again next time
+            self._keep()
+
+    def _keep(self) -> None:
+        checksum = self.private.with_suffix(f"{self.private.suffix}-sha256")
+        try:
+            checksum.write_text(hash_file(self.private))
+            os.replace(self.private, self.file)
+            os.replace(checksum, self.checksum)
+        finally:
+            self.private.unlink(missing_ok=True)
+            checksum.unlink(missing_ok=True)
 
     def is_intact(self) -> bool:
-        """Whether the cache is there, and is what was sealed."""
+        """Whether the cache is there, and is what its checksum says."""
         try:
-            return self.seal.read_text() == hash_file(self.file)
+            return self.checksum.read_text() == hash_file(self.file)
         except OSError:
             return False
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Raises OSError where the disk has no room for a file of `size` bytes; leaves none."""
+    try:
+        with file.open("wb") as stream:
+            if size and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(stream.fileno(), 0, size)
+            else:
+                stream.write(bytes(size))
+    finally:
+        file.unlink(missing_ok=True)
