@@ -1,24 +1,22 @@
 """Small checkpoints made on the spot, one per family, and bundles exported from them once per session.
 
 The weights are random (seed 0) and wide enough that a wrong tensor, scale or activation moves the logits.
-Real checkpoints and texts, where a neighbouring `shared` folder has them, come as `shared`; a test that
-needs them says so when it skips.
+Runs of a thousand sessions make the checkpoints once and name their folder: POCKETBERT_TEST_CHECKPOINTS.
+Real checkpoints and texts, where a neighbouring `shared` folder has them, come as `shared`; a test that needs them says
+so when it skips. torch and transformers, which take seconds, are imported by those who call for a model.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForSequenceClassification
-
-from pocketbert.export import bundle
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WORDS = ("film", "lovely", "bad", "good", "the", "not", "it", "was", "very", "love", "hate", "app")
@@ -72,15 +70,18 @@ def _with_template(tokenizer: Tokenizer, *specials: str) -> Tokenizer:
     return tokenizer
 
 
-def make_model(family: str, **settings: Any) -> Any:
-    """A Hugging Face classifier with random weights, norms included."""
+def make_model(family: str, kind: Any = None, **settings: Any) -> Any:
+    """A Hugging Face classifier, of sequences or another `kind`, with random weights, norms included."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
     tokenizer = unigram() if family == "albert" else wordpiece()
     labels = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
     config = AutoConfig.for_model(
         family, **{**SIZES[family], "vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0, **labels, **settings}
     )
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(config).eval()
+    model = (kind or AutoModelForSequenceClassification).from_config(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             centre = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
@@ -88,8 +89,8 @@ def make_model(family: str, **settings: Any) -> Any:
     return model
 
 
-def write_checkpoint(folder: Path, family: str, **settings: Any) -> Path:
-    make_model(family, **settings).save_pretrained(folder)
+def write_checkpoint(folder: Path, family: str, kind: Any = None, **settings: Any) -> Path:
+    make_model(family, kind, **settings).save_pretrained(folder)
     (unigram() if family == "albert" else wordpiece()).save(str(folder / "tokenizer.json"))
     return folder
 
@@ -109,16 +110,20 @@ def make_checkpoint(tmp_path: Path) -> Maker:
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A checkpoint of each family; read only."""
+    if ready := os.environ.get("POCKETBERT_TEST_CHECKPOINTS"):
+        return {family: Path(ready) / family for family in SIZES}
     return {family: write_checkpoint(tmp_path_factory.mktemp(family), family) for family in SIZES}
 
 
 @pytest.fixture(scope="session")
 def bundles(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A bundle of each family in every format, lengths to 24; read only."""
+    from pocketbert.export.bundle import ExportOptions, export_bundle
+
     folder = tmp_path_factory.mktemp("bundles")
-    for family in ("distilbert", "albert"):
-        bundle.export(str(checkpoints[family]), folder / family, bundle.Options(max_length=24))
-    return {family: folder / family for family in ("distilbert", "albert")}
+    for family, checkpoint in checkpoints.items():
+        export_bundle(str(checkpoint), folder / family, ExportOptions(max_length=24))
+    return {family: folder / family for family in checkpoints}
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,25 +1,31 @@
-"""The frozen part of the tokenizer contract: some thousand cases, in golden/tokenizer_cases.jsonl, for every test run.
+"""The frozen part of the tokenizer contract, runtime/contract/tokenizer_cases.jsonl: thousands of cases for every run.
 
-    python tests/frozen_cases.py      # writes the file again: the same bytes, while `tokenizers` gives the same ids
+    python tests/frozen_cases.py      # writes the file again: the same bytes, while `tokenizers` gives the same tokens
 
-The texts come from tokenizer_texts.py: code points and strings of our own, no text of anyone else. The ids come from
+The texts come from tokenizer_texts.py: code points and strings of our own, no text of anyone else. The tokens come from
 the `tokenizers` library. The first line holds the names of the tokenizers of tokenizer_kinds.py and the code points
 that the small ones spell with; each other line is a case: tokenizer, text, second text or null, max_length or null,
-ids, all special tokens included. The JSON is ASCII: unpaired surrogates stand as escapes.
+stride or null, and encodings: one, or with a stride one for each window of the second text. An encoding is lists of a
+number for each token, special tokens included: ids, starts and ends (code points of the text that the token is of),
+words, which text (0 or 1), and code points of the vocabulary's piece. -1 stands for what special tokens have not, and
+for the piece of the unknown token. The JSON is ASCII: unpaired surrogates stand as escapes.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 
 import tokenizer_kinds
-from tokenizer_cases import Text, expected
+from tokenizer_cases import Text, Tokens, expected
 from tokenizer_texts import ODD, POOLS, random_texts
 from tokenizers import Tokenizer
 
-FILE = Path(__file__).parent / "golden/tokenizer_cases.jsonl"
+from pocketbert.runtime.tokenizer import _valid
+
+FILE = Path(__file__).resolve().parents[1] / "runtime/contract/tokenizer_cases.jsonl"
 PER_TOKENIZER = 250  # random texts
 LONGEST = 14  # pieces of a random text
 EVERY = 5  # each pool's pieces go to the tokenizers in turns, so many to each
@@ -28,13 +34,30 @@ TIES = ("lovely", "love", "lovelove", "abab", "ababa", "aaa", "film", "filmil", 
 # WordPiece's limit of 100 code points; marks that stay after accents are stripped, out of canonical order.
 LONG = ("a" * 100, "a" * 101, "e\u0301" * 100)
 DISORDER = ("a\U0001d16d\U0001d165b", "\u302e\u3099\u0323 a\u0345\u0334", "가\u302f\u302ab")
+# Added tokens of tokenizer_kinds.py: between blanks, inside words, written in ways that normalization makes equal.
+ADDED = (
+    "a  lefty  b",
+    "a\trighty\u3000b",
+    "  both  ",
+    "alefty brighty",
+    "whole awhole whole.",
+    "Café CAFE\u0301 café",
+    "love it",
+)
 LIMITS = (2, 3, 7, 16)
-Case = tuple[str, Text, list[int]]
+ROOMS = (
+    (1, 0),
+    (2, 1),
+    (5, 2),
+    (9, 8),
+    (12, 3),
+)  # tokens of a window for the second text, and how many of them overlap
+Case = tuple[str, Text, list[Tokens]]
 
 
-def texts(index: int) -> Iterator[Text]:
+def texts(index: int, tokenizer: Tokenizer) -> Iterator[Text]:
     """The texts of tokenizer number `index`."""
-    yield from map(Text, (*ODD, *TIES, *LONG, *DISORDER))
+    yield from map(Text, (*ODD, *TIES, *LONG, *DISORDER, *ADDED))
     for place, pool in enumerate(POOLS.values()):
         for i in range((index + place) % EVERY, len(pool), len(pool) // EVERY + 1):
             yield Text(f"{pool[i]} a{pool[i]}b e\u0301{pool[i]}{pool[i]}")
@@ -43,6 +66,16 @@ def texts(index: int) -> Iterator[Text]:
     for limit in LIMITS:
         yield from (Text(text, None, limit) for text in (*ODD[4:8], *mixed[:4]))
         yield from (Text(a, b, limit + 1) for a, b in zip(mixed[4:12], (*ODD[:4], *mixed[:4]), strict=True))
+    yield from (Text(a, b) for a, b in zip(mixed[12:16], ODD[4:8], strict=True))
+    for (room, stride), a, b in zip(ROOMS, mixed[16:], mixed[30:], strict=False):
+        yield from (windows(tokenizer, a, text, room, stride) for text in (b, f"{b} {a} {b}"))
+
+
+def windows(tokenizer: Tokenizer, question: str, text: str, room: int, stride: int) -> Text:
+    """A text cut into windows of `room` tokens beside the question."""
+    tokenizer.no_truncation()
+    whole = len(tokenizer.encode(_valid(question), "").ids)
+    return Text(question, text, whole + room, stride)
 
 
 def tokenizers(points: str) -> dict[str, Tokenizer]:
@@ -60,9 +93,10 @@ def choose_points() -> str:
 
 
 def compute(points: str) -> Iterator[Case]:
-    """Every case, with the ids that the library gives now."""
+    """Every case, with the tokens that the library gives now."""
     for index, (name, tokenizer) in enumerate(tokenizers(points).items()):
-        yield from ((name, text, list(ids)) for text, ids in expected(tokenizer, texts(index)))
+        every = list(texts(index, tokenizer))
+        yield from ((name, text, found) for text, found in expected(tokenizer, every))
 
 
 def write() -> str:
@@ -70,8 +104,8 @@ def write() -> str:
     points = choose_points()
     names = list(tokenizers(points))
     lines = [json.dumps({"tokenizers": names, "points": points})]
-    for name, text, ids in compute(points):
-        row = [names.index(name), text.text, text.second, text.max_length, ids]
+    for name, text, found in compute(points):
+        row = [names.index(name), *astuple(text), [astuple(tokens) for tokens in found]]
         lines.append(json.dumps(row, separators=(",", ":")))
     return "\n".join(lines) + "\n"
 
@@ -79,7 +113,7 @@ def write() -> str:
 def read() -> tuple[str, list[Case]]:
     """The points of the small tokenizers, and the cases."""
     header, *rows = map(json.loads, FILE.read_text(encoding="ascii").splitlines())
-    cases = [(header["tokenizers"][i], Text(text, second, limit), ids) for i, text, second, limit, ids in rows]
+    cases = [(header["tokenizers"][i], Text(*text), [Tokens(*found) for found in all_]) for i, *text, all_ in rows]
     return header["points"], cases
 
 

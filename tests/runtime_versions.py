@@ -3,7 +3,7 @@
     python3.11 tests/runtime_versions.py BUNDLE... [--only ai-edge-litert] [--json FILE] [--work DIR]
 
 Takes bundles. Gives a JSON line per version and bundle, then all of them as a table and as Markdown, the one in
-runtime/ENGINES.md. Leaves out: gates; what is right is runtime/proof.py's to say.
+runtime/ENGINES.md. Leaves out: gates; what is right is the bundle's self-check to say.
 
 The measuring itself happens inside the environment, in a process of its own: a runtime that crashes is a result.
 It needs pip's package index, some GB of disk for a moment, and half an hour. The Python that runs it is the Python
@@ -102,7 +102,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the JSON lines here too.")] = None,
     work: Annotated[Path | None, typer.Option(help="Where environments are made; the cache folder.")] = None,
 ) -> None:
-    """Installs each runtime version by itself and proves bundles on it."""
+    """Installs each runtime version by itself and checks bundles on it."""
     chosen = [runtime for runtime in RUNTIMES if only in (None, runtime.distribution, runtime.requirement)]
     if not chosen:
         raise typer.BadParameter(f"unknown runtime {only!r}", param_hint="--only")
@@ -163,25 +163,27 @@ def probe(bundle: str, engine: str) -> None:
 
     found: dict[str, Any] = {"numpy": np.__version__, "note": ""}
     try:
-        classifier = Classifier.open(bundle, engine, THREADS, prove=False)
+        classifier = Classifier.open(bundle, engine, THREADS, self_check=False)
     except EngineError as problem:
         found |= {"outcome": "cannot open", "note": str(problem).replace(bundle, "")}
     else:
-        found |= {"api": type(classifier.engine).__name__, **_prove(classifier, Path(bundle))}
+        found |= {"api": type(classifier.engine).__name__, **_check(classifier, Path(bundle))}
     print(f"\n{json.dumps(found)}", flush=True)
 
 
-def _prove(classifier: Any, bundle: Path) -> dict[str, Any]:
-    from pocketbert.runtime import EngineError, proof
+def _check(classifier: Any, bundle: Path) -> dict[str, Any]:
+    from pocketbert.runtime import EngineError
+    from pocketbert.runtime.self_check import read_golden
 
-    cases = proof.read_golden(bundle, classifier.manifest)
+    golden = read_golden(bundle, classifier.manifest)
+    cases = golden.cases
     try:
         answers = [classifier.run(case.ids) for case in cases]  # the first run of a length also allocates
     except EngineError as problem:
         return {"outcome": "refused", "note": str(problem)}
     oracle = _gap(classifier, answers, [case.oracle[classifier.artifact.activations] for case in cases])
     return {
-        "outcome": "ok" if oracle <= proof.TOLERANCE else "refused",
+        "outcome": "ok" if oracle <= golden.tolerance else "refused",
         "oracle_gap": oracle,
         "fp32_gap": _gap(classifier, answers, [case.logits for case in cases]),
         "milliseconds": statistics.median(_milliseconds(classifier, case.ids) for case in cases),
@@ -237,7 +239,7 @@ def _holds(bundle: Path, runtime: Runtime) -> bool:
 
 
 def _cache_folder() -> Path:
-    from pocketbert.runtime.engines.weight_cache import cache_folder
+    from pocketbert.runtime.cache import cache_folder
 
     return cache_folder() / "venvs"
 

@@ -1,4 +1,4 @@
-"""The Kotlin core reads bundles, tokenizes and classifies as the Python runtime does; needs a JDK and npm.
+"""The Kotlin core reads bundles, tokenizes and classifies as the Python runtime does; needs a JDK and Maven.
 
 The frozen corpus must catch what it is there for: each deliberate break of the tables is replayed too.
 """
@@ -9,20 +9,23 @@ import json
 import shutil
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import android_core
+import android_build
 import frozen_cases
 import numpy as np
 import pytest
 from frozen_cases import Case
-from tokenizer_cases import pack
+from tokenizer_cases import Text, Tokens, expected, pack
+from tokenizer_kinds import wordpiece
+from tokenizers import AddedToken, normalizers
 
-from pocketbert.export import tokenizer_tables
-from pocketbert.export.graphemes import BREAK
-from pocketbert.export.tokenizer_tables import HANGUL, KEEP, SPACED, Tables, compile_tokenizer
+from pocketbert.export.tokenizer import tables as tokenizer_tables
+from pocketbert.export.tokenizer.graphemes import BREAK
+from pocketbert.export.tokenizer.tables import HANGUL, KEEP, SPACED, Tables, compile_tokenizer
 from pocketbert.runtime import manifest
 
 LONGEST_TOKENIZING = 200  # microseconds for 30 words on a warm JVM, on the two x86 cores that this was built on
@@ -32,10 +35,10 @@ Trial = tuple[Tables, list[Case]]
 @pytest.fixture(scope="session", autouse=True)
 def core() -> None:
     """The compiled core; without the tools for it these tests say so and are skipped."""
-    lacking = android_core.missing()
+    lacking = android_build.missing()
     if lacking:
         pytest.skip(f"{lacking}: android_demo/core is neither compiled nor tested")
-    android_core.build()
+    android_build.build()
 
 
 @pytest.fixture(scope="session")
@@ -54,32 +57,49 @@ def compiled() -> dict[str, Tables]:
 
 
 def mismatches(trials: list[Trial], folder: Path) -> list[int]:
-    """Replays each trial's cases in Kotlin: how many gave other ids."""
+    """Replays each trial's cases in Kotlin: how many gave other ids, or the same at other places."""
     files, cases = [], []
     for i, (tables, rows) in enumerate(trials):
         files.append(folder / f"{i}.safetensors")
         tables.save(files[-1])
-        cases += [pack(text, ids, i) for _, text, ids in rows]
-    done = android_core.java("ReplayKt", *files, cases=b"".join(cases))
+        cases += [pack(text, found, i) for _, text, found in rows]
+    done = android_build.java("core.ReplayKt", *files, cases=b"".join(cases))
     assert done.returncode == 0, done.stderr.decode()
     outcomes = [json.loads(line) for line in done.stdout.decode().splitlines() if line.startswith('{"strings"')]
     assert [outcome["strings"] for outcome in outcomes] == [len(rows) for _, rows in trials]
-    return [outcome["mismatches"] for outcome in outcomes]
-
-
-def test_the_cores_own_tests_pass() -> None:
-    done = android_core.java("RunnerKt")
-    assert done.returncode == 0, done.stdout.decode()
+    return [outcome["mismatches"] + outcome["misplaced"] for outcome in outcomes]
 
 
 def test_the_frozen_corpus_is_what_tokenizers_gives() -> None:
     assert frozen_cases.write() == frozen_cases.FILE.read_text(encoding="ascii")
 
 
-def test_kotlin_gives_the_frozen_ids(corpus: dict[str, list[Case]], tmp_path: Path) -> None:
+def test_kotlin_gives_the_frozen_tokens_at_their_places(corpus: dict[str, list[Case]], tmp_path: Path) -> None:
     trials = [(tables, corpus[name]) for name, tables in compiled().items()]
     assert mismatches(trials, tmp_path) == [0] * len(trials)
     assert sum(len(rows) for _, rows in trials) > 6000
+
+
+def test_marks_that_change_places_leave_them_where_they_were(tmp_path: Path) -> None:
+    """Of two maps the first adds a mark; an added token is spelled as normalization leaves it."""
+    tokenizer = wordpiece([*"aiIV\u0307\u0323\u0301İé"])
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.NFKD()])
+    tokenizer.add_tokens([AddedToken("Ⅳ", normalized=True)])
+    texts = ("aİ\u0323b", "é\u0323", "İ\u0301\u0323İ\u0323", "\u0344\u0323\u0f73\u0344", "x Ⅳ iv IV y")
+    rows = [("", text, found) for text, found in expected(tokenizer, map(Text, texts))]
+    assert mismatches([(compile_tokenizer(tokenizer), rows)], tmp_path) == [0]
+
+
+def test_a_number_that_is_not_the_library_s_is_noticed(corpus: dict[str, list[Case]], tmp_path: Path) -> None:
+    """Each list of an encoding is compared: one number of it is changed."""
+    name = "demo distilbert"
+    rows = []
+    for field, (_, text, (first, *others)) in zip(fields(Tokens), corpus[name][4:], strict=False):
+        numbers = list(getattr(first, field.name))
+        numbers[1] += 1
+        rows.append((name, text, [replace(first, **{field.name: numbers}), *others]))
+    assert len(rows) == 6
+    assert mismatches([(compiled()[name], rows)], tmp_path) == [6]
 
 
 def steps(tables: Tables, kind: str) -> list[Any]:
@@ -204,12 +224,14 @@ def test_the_frozen_corpus_catches_each_deliberate_break(corpus: dict[str, list[
     assert [part for part, cases in caught.items() if not cases] == []
 
 
-@pytest.mark.parametrize("family", ["distilbert", "albert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "albert"])
 def test_kotlin_opens_an_exported_bundle_and_answers_its_golden_cases(bundles: dict[str, Path], family: str) -> None:
-    done = android_core.java("BundleCheckKt", bundles[family])
+    done = android_build.java("core.BundleCheckKt", bundles[family])
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     lines = [line.split(" ", 2) for line in done.stdout.decode().splitlines()]
-    assert [line[0] for line in lines] == [artifact.format for artifact in manifest.read(bundles[family]).artifacts]
+    assert [line[0] for line in lines] == [
+        artifact.format for artifact in manifest.read_manifest(bundles[family]).artifacts
+    ]
     assert all(float(gap) == 0 and set(labels.split(", ")) == {"anger", "joy", "calm"} for _, gap, labels in lines)
 
 
@@ -218,7 +240,7 @@ def test_kotlin_refuses_an_altered_bundle_by_name(bundles: dict[str, Path], tmp_
     with open(folder / "tokenizer.safetensors", "r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x01")
-    done = android_core.java("BundleCheckKt", folder)
+    done = android_build.java("core.BundleCheckKt", folder)
     assert done.returncode == 2
     assert "tokenizer.safetensors is not the file that was exported" in done.stdout.decode()
 
@@ -229,7 +251,7 @@ def test_thirty_words_take_a_fifth_of_a_millisecond_and_a_megabyte_takes_linear_
     (tmp_path / "words.txt").write_text(words, encoding="utf-8")
     for name in ("demo distilbert", "demo albert"):
         compiled()[name].save(tmp_path / "tables")
-        speed = json.loads(android_core.java("SpeedKt", tmp_path / "tables", tmp_path / "words.txt").stdout)
+        speed = json.loads(android_build.java("core.SpeedKt", tmp_path / "tables", tmp_path / "words.txt").stdout)
         assert speed["median_us"] < LONGEST_TOKENIZING
         assert speed["allocated_bytes"] < 10_000
         assert speed["whole_s"] < 4 * speed["half_s"]

@@ -14,7 +14,7 @@ import torch
 from test_bundle import pocketbert
 from transformers import AlbertConfig, AutoModelForSequenceClassification, DistilBertConfig, PretrainedConfig
 
-from pocketbert.export.tokenizer import load_tokenizer
+from pocketbert.export.tokenizer.load import load_tokenizer
 
 MB, MIB = 1_000_000, 1 << 20
 ALBERT_BASE = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
@@ -47,5 +47,5 @@ def test_base_shapes_fit_their_limits(tmp_path: Path, family: str) -> None:
     exported = json.loads(result.stdout)
     sizes = {artifact["format"]: artifact["bytes"] for artifact in exported["artifacts"]}
     print(f"\n{family}-base: {exported['seconds']:.0f} s, bytes {sizes}")
-    for format, limit in LIMITS[family].items():
-        assert sizes[format] <= limit, f"{format} has {sizes[format] / MB:.2f} MB"
+    for name, limit in LIMITS[family].items():
+        assert sizes[name] <= limit, f"{name} has {sizes[name] / MB:.2f} MB"

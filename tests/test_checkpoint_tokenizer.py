@@ -10,7 +10,8 @@ from conftest import Maker, edit_json, wordpiece
 from tokenizer_texts import ODD
 from tokenizers import Tokenizer
 
-from pocketbert.export.tokenizer import TokenizerError, load_tokenizer
+from pocketbert.export.tokenizer.load import TokenizerError, load_tokenizer
+from pocketbert.runtime.errors import PocketbertError
 
 
 def write_vocabulary(folder: Path) -> Path:
@@ -97,7 +98,7 @@ def test_a_folder_without_a_tokenizer_says_what_it_expects(tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["tokenizer.json", "spiece.model"])
 def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\xff\xfe not this")
-    with pytest.raises(TokenizerError, match=name):
+    with pytest.raises(PocketbertError, match=name):
         load_tokenizer(tmp_path)
 
 
@@ -127,7 +128,7 @@ def test_odd_texts_equal_transformers(shared: Path) -> None:
 
 
 def test_spiece_model_equals_the_real_tokenizer_json(shared: Path) -> None:
-    from pocketbert.export.tokenizer import build_unigram
+    from pocketbert.export.tokenizer.load import build_unigram
 
     built = build_unigram(shared / "data/albert_spm/spiece.model", {})
     given = load_tokenizer(shared / "models/albert-l6-h384-sst2")

@@ -13,17 +13,20 @@ from conftest import WORDS, make_model
 from test_bundle import pocketbert
 from torch.utils.flop_counter import FlopCounterMode
 
-from pocketbert.export import checkpoint, encoder
 from pocketbert.export.architectures import EncoderConfig, canonical_names, read_config
-from pocketbert.export.compare import base, job, report
-from pocketbert.export.compare.shape import Parameters, count_multiply_adds, count_parameters
+from pocketbert.export.checkpoint import load_checkpoint
+from pocketbert.export.compare import report
+from pocketbert.export.compare.base_models import BASE_MODELS, build_base_model
+from pocketbert.export.compare.job import ArtifactMetrics, CheckpointMetrics, CompareOptions, Comparison, compare
+from pocketbert.export.compare.model_cost import ParameterCount, count_multiply_adds, count_parameters
+from pocketbert.export.encoder import build_encoder
 from pocketbert.runtime.errors import PocketbertError
 
 MILLION = 1_000_000
 FAMILIES = ("bert", "distilbert", "albert")
 
 
-def describe(model: Any) -> tuple[EncoderConfig, Parameters]:
+def describe(model: Any) -> tuple[EncoderConfig, ParameterCount]:
     """What a transformers model is, whether or not its tensors have storage."""
     config, state = read_config(model.config.to_dict()), model.state_dict()
     names, _ = canonical_names(config, state)
@@ -31,28 +34,28 @@ def describe(model: Any) -> tuple[EncoderConfig, Parameters]:
 
 
 @pytest.fixture(scope="module")
-def base_shapes() -> Mapping[str, tuple[EncoderConfig, Parameters]]:
+def base_models() -> Mapping[str, tuple[EncoderConfig, ParameterCount]]:
     with torch.device("meta"):
-        return {name: describe(base.make(name)) for name in base.SHAPES}
+        return {name: describe(build_base_model(name)) for name in BASE_MODELS}
 
 
-def test_base_shapes_have_the_parameters_that_the_papers_give(base_shapes: Any) -> None:
+def test_base_models_have_the_parameters_that_the_papers_give(base_models: Any) -> None:
     """110 M and 66 M: arXiv 1910.01108, table 3; 12 M: arXiv 1909.11942, table 1. Heads are ours: up to 0.6 M more."""
-    counts = {name: parameters.unique / MILLION for name, (_, parameters) in base_shapes.items()}
+    counts = {name: parameters.stored / MILLION for name, (_, parameters) in base_models.items()}
     assert counts == pytest.approx({"bert-base": 109.5, "distilbert-base": 67.0, "albert-base": 11.7}, abs=0.05)
     assert 1 - counts["distilbert-base"] / counts["bert-base"] == pytest.approx(0.40, abs=0.02)
 
 
-def test_a_shared_layer_is_executed_as_often_as_it_runs(base_shapes: Any) -> None:
-    (_, bert), (config, albert) = base_shapes["bert-base"], base_shapes["albert-base"]
-    assert bert.executed == bert.unique
+def test_a_shared_layer_is_executed_as_often_as_it_runs(base_models: Any) -> None:
+    (_, bert), (config, albert) = base_models["bert-base"], base_models["albert-base"]
+    assert bert.executed == bert.stored
     layer = 4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768
-    assert config.schedule == (0,) * 12
-    assert albert.executed - albert.unique == 11 * layer
+    assert config.layer_schedule == (0,) * 12
+    assert albert.executed - albert.stored == 11 * layer
 
 
-def test_half_the_layers_are_half_the_work(base_shapes: Any) -> None:
-    bert, distilbert = (count_multiply_adds(base_shapes[name][0], 128) for name in ("bert-base", "distilbert-base"))
+def test_half_the_layers_are_half_the_work(base_models: Any) -> None:
+    bert, distilbert = (count_multiply_adds(base_models[name][0], 128) for name in ("bert-base", "distilbert-base"))
     # Of the last layer little but keys and values is computed: 5 and a bit of 11 and a bit.
     assert distilbert / bert == pytest.approx(0.463, abs=0.001)
 
@@ -60,8 +63,8 @@ def test_half_the_layers_are_half_the_work(base_shapes: Any) -> None:
 @pytest.mark.parametrize("length", [1, 7, 40])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_multiply_adds_are_those_that_torch_counts(checkpoints: dict[str, Path], family: str, length: int) -> None:
-    loaded = checkpoint.load(checkpoints[family])
-    model = encoder.build(loaded.config, loaded.tensors)
+    loaded = load_checkpoint(checkpoints[family])
+    model = build_encoder(loaded.config, loaded.tensors)
     with FlopCounterMode(display=False) as counter:
         model(torch.ones(1, length, dtype=torch.int32))
     assert counter.get_total_flops() == 2 * count_multiply_adds(loaded.config, length)
@@ -70,21 +73,21 @@ def test_multiply_adds_are_those_that_torch_counts(checkpoints: dict[str, Path],
 def test_the_parameters_of_a_checkpoint_are_those_of_transformers() -> None:
     for family in FAMILIES:
         model = make_model(family)
-        assert describe(model)[1].unique == sum(parameter.numel() for parameter in model.parameters())
+        assert describe(model)[1].stored == sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (job.Options(("x",), formats=("onnx",)), "unknown format 'onnx'"),
-        (job.Options((), data=Path("d.tsv")), "--data needs checkpoints"),
-        (job.Options(("no/such/place",)), "no such folder"),
+        (CompareOptions(("x",), formats=("onnx",)), "unknown format 'onnx'"),
+        (CompareOptions((), data=Path("d.tsv")), "--data needs checkpoints"),
+        (CompareOptions(("no/such/place",)), "no such folder"),
     ],
     ids=str,
 )
-def test_wrong_options_are_named(options: job.Options, message: str) -> None:
+def test_wrong_options_are_named(options: CompareOptions, message: str) -> None:
     with pytest.raises(PocketbertError, match=message):
-        job.compare(options)
+        compare(options)
 
 
 @pytest.mark.slow
@@ -113,7 +116,8 @@ def test_two_checkpoints_side_by_side(checkpoints: dict[str, Path], tmp_path: Pa
 
 
 def test_a_page_needs_neither_accuracy_nor_engine(tmp_path: Path) -> None:
-    row = job.Row("a", "bert", "2 layers", 2, 2, 10, 10, 40, {32: 5}, None, {"coreml": job.Format(9, None, None)})
-    result = report.describe(job.Comparison([row], None, 0, 2, [32]))
+    formats = {"coreml": ArtifactMetrics(9, None, None)}
+    found = CheckpointMetrics("a", "bert", "2 layers", 2, 2, 10, 10, 40, {32: 5}, None, formats)
+    result = report.describe(Comparison([found], None, 0, 2, [32]))
     report.write_html(result, tmp_path / "c.html")
     assert "not run on this computer" in (tmp_path / "c.html").read_text()

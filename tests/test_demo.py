@@ -11,9 +11,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from pocketbert.export import checkpoint, encoder
-from pocketbert.export.demo import sentences, vocabularies
-from pocketbert.export.demo.__main__ import CHECKPOINTS
+from pocketbert.export.checkpoint import load_checkpoint
+from pocketbert.export.demo import CHECKPOINTS, sentences, vocabularies
+from pocketbert.export.encoder import build_encoder
 
 BYTES_LIMIT = 8_000_000  # both together
 ACCURACY_LIMIT = 5 / 6  # on SST-2 dev
@@ -26,15 +26,15 @@ def test_both_checkpoints_together_are_small() -> None:
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_each_is_of_its_family_with_both_labels(name: str) -> None:
-    loaded = checkpoint.load(CHECKPOINTS[name])
+    loaded = load_checkpoint(CHECKPOINTS[name])
     assert (loaded.config.architecture, list(loaded.labels)) == (name, ["NEGATIVE", "POSITIVE"])
     assert loaded.ignored == []
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_each_tells_praise_from_complaint(name: str) -> None:
-    loaded = checkpoint.load(CHECKPOINTS[name])
-    model = encoder.build(loaded.config, loaded.tensors)
+    loaded = load_checkpoint(CHECKPOINTS[name])
+    model = build_encoder(loaded.config, loaded.tensors)
     for text, label in (("what a lovely film", "POSITIVE"), ("worst app ever!!", "NEGATIVE")):
         logits = model(torch.tensor([loaded.tokenizer.encode(text).ids], dtype=torch.int32))
         assert loaded.labels[int(logits.argmax())] == label
@@ -67,13 +67,13 @@ def test_a_demo_vocabulary_knows_all_that_a_keyboard_has(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_each_embedded_tokenizer_knows_all_that_a_keyboard_has(name: str) -> None:
-    assert unknown_keys(checkpoint.load(CHECKPOINTS[name]).tokenizer) == []
+    assert unknown_keys(load_checkpoint(CHECKPOINTS[name]).tokenizer) == []
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_each_is_right_on_five_of_six_sentences(shared: Path, name: str) -> None:
-    loaded = checkpoint.load(CHECKPOINTS[name])
-    model = encoder.build(loaded.config, loaded.tensors)
+    loaded = load_checkpoint(CHECKPOINTS[name])
+    model = build_encoder(loaded.config, loaded.tensors)
     with open(shared / "data/sst2/dev.tsv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     right = 0

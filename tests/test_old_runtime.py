@@ -18,8 +18,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from runtime_versions import RUNTIMES, install, make_environment, run_python
 
-from pocketbert.export import bundle
 from pocketbert.export.backends.tflite import VERSIONS
+from pocketbert.export.bundle import ExportOptions, export_bundle
 from pocketbert.runtime import manifest
 
 OLD = next(runtime for runtime in RUNTIMES if runtime.distribution == "tflite-runtime")
@@ -68,12 +68,12 @@ def _lower_versions(model: bytearray) -> None:
 
 def _seal(folder: Path) -> None:
     """Makes the manifest agree with a changed model.tflite."""
-    entry = manifest.read(folder)
+    entry = manifest.read_manifest(folder)
     artifacts = tuple(
         replace(a, files=(manifest.describe_file(folder, a.path),)) if a.format == "tflite" else a
         for a in entry.artifacts
     )
-    manifest.write(replace(entry, artifacts=artifacts), folder)
+    manifest.write_manifest(replace(entry, artifacts=artifacts), folder)
 
 
 def test_it_refuses_to_open_what_it_would_compute_wrongly(old_python: Run, bundles: dict[str, Path]) -> None:
@@ -82,7 +82,7 @@ def test_it_refuses_to_open_what_it_would_compute_wrongly(old_python: Run, bundl
     assert CLOSED.search(done.stderr)
 
 
-@pytest.mark.parametrize("family", ["distilbert", "albert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "albert"])
 def test_golden_cases_refuse_it_where_the_file_does_not(
     old_python: Run, understated: Callable[[str], Path], family: str
 ) -> None:
@@ -100,12 +100,12 @@ def test_the_command_refuses_it_in_one_line(old_python: Run, understated: Callab
     assert WRONG.search(done.stderr)
 
 
-@pytest.mark.parametrize("family", ["distilbert", "albert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "albert"])
 def test_an_artifact_made_for_it_is_right(
     old_python: Run, checkpoints: dict[str, Path], tmp_path: Path, family: str
 ) -> None:
-    options = bundle.Options(formats=("tflite",), max_length=24, tflite_compat="2.14")
-    bundle.export(str(checkpoints[family]), tmp_path / "bundle", options)
+    options = ExportOptions(formats=("tflite",), max_length=24, tflite_compat="2.14")
+    export_bundle(str(checkpoints[family]), tmp_path / "bundle", options)
     done = _classify(old_python, tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("\tlovely film\n")

@@ -12,9 +12,9 @@ from conftest import unigram, wordpiece
 from safetensors import safe_open
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from pocketbert.export import code_points, graphemes
-from pocketbert.export.tokenizer import TokenizerError
-from pocketbert.export.tokenizer_tables import compile_tokenizer, read_charsmap
+from pocketbert.export.tokenizer import code_points, graphemes
+from pocketbert.export.tokenizer.load import TokenizerError
+from pocketbert.export.tokenizer.tables import compile_tokenizer, read_charsmap
 
 
 def change(tokenizer: Tokenizer, **parts: object) -> Tokenizer:
@@ -65,10 +65,17 @@ def test_neighbouring_maps_are_one() -> None:
     assert [step["step"] for step in tables.program["normalizer"]] == ["map"]
 
 
+def test_a_map_that_adds_marks_stays_by_itself_before_another_that_is_ordered() -> None:
+    """The first sorts as a code point of the second's input, which a map that did both would hide."""
+    chain = normalizers.Sequence([normalizers.Lowercase(), normalizers.NFD()])
+    tables = compile_tokenizer(change(wordpiece(), normalizer=chain))
+    assert [step["step"] for step in tables.program["normalizer"]] == ["map", "map", "order"]
+
+
 def test_maps_compose_from_left_to_right() -> None:
     first, second = {1: (2, 3), 4: ()}, {2: (5, 5), 4: (6,), 7: (8,)}
-    assert code_points.then(first, second) == {1: (5, 5, 3), 2: (5, 5), 4: (), 7: (8,)}
-    assert code_points.then({1: (2,)}, {2: (1,)}) == {2: (1,)}
+    assert code_points.compose(first, second) == {1: (5, 5, 3), 2: (5, 5), 4: (), 7: (8,)}
+    assert code_points.compose({1: (2,)}, {2: (1,)}) == {2: (1,)}
 
 
 def test_ranks_order_marks_as_their_combining_classes_do() -> None:

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
-from pocketbert.export.tokenizer import build_unigram, build_wordpiece
+from pocketbert.export.tokenizer.load import build_unigram, build_wordpiece
 
 DEMO = Path(__file__).resolve().parents[1] / "export/demo"
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -103,7 +103,7 @@ def read_real(shared: Path) -> dict[str, list[str]]:
     return {
         "squad": [*(p["context"] for p in paragraphs), *(qa["question"] for p in paragraphs for qa in p["qas"])],
         "questions": [json.loads(line)["text"] for line in goldens.splitlines()],
-        "sst2": [row[0] for name in ("train", "dev") for row in _rows(data / f"sst2/{name}.tsv")],
+        "sst2": [row[0] for name in ("train", "dev") for row in read_tsv(data / f"sst2/{name}.tsv")],
         "sms": [line.partition("\t")[2] for line in sms.splitlines()],
         "wnut17": [text for file in sorted((data / "wnut17").glob("*.*[dlt]")) for text in _tweets(file)],
         "udhr": [line for file in sorted((odd / "udhr").iterdir()) for line in _lines(file)],
@@ -111,7 +111,7 @@ def read_real(shared: Path) -> dict[str, list[str]]:
     }
 
 
-def _rows(file: Path) -> list[list[str]]:
+def read_tsv(file: Path) -> list[list[str]]:
     with open(file, encoding="utf-8", newline="") as stream:
         return list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
 

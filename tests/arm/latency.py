@@ -24,16 +24,18 @@ Run = Callable[[Any], Any]
 
 
 def open_tflite(model: Path) -> Run:
-    from pocketbert.runtime.engines import tflite
-
     files = (SimpleNamespace(sha256=f"{model.stat().st_size:016x}{model.stat().st_mtime_ns:016x}"),)
-    return tflite.open(model, SimpleNamespace(entry="seq_{length}", files=files), threads=1).run  # type: ignore[arg-type]
+    return open_engine("tflite", model, entry="seq_{length}", files=files)
 
 
 def open_executorch(model: Path) -> Run:
-    from pocketbert.runtime.engines import executorch
+    return open_engine("executorch", model, entry="forward")
 
-    return executorch.open(model, SimpleNamespace(entry="forward"), threads=1).run  # type: ignore[arg-type]
+
+def open_engine(name: str, model: Path, **artifact: Any) -> Run:
+    from pocketbert.runtime import engines
+
+    return engines.open_engine(name, model.parent, SimpleNamespace(path=model.name, **artifact), 1).run  # type: ignore[arg-type]
 
 
 def open_onnxruntime(model: Path) -> Run:

@@ -3,7 +3,7 @@
     python tests/benchmarks/measure.py --work DIR [--shared ../shared]      a quarter of an hour, on a quiet machine
 
 Takes nothing but time: checkpoints of the base shapes are made here, with random weights, which cost the same time as
-trained ones. Gives a JSON file for each measurement in results/ beside this file. Leaves out: tables (tables.py).
+trained ones. Writes a JSON file for each measurement in results/ beside this file. Leaves out: tables (tables.py).
 """
 
 from __future__ import annotations
@@ -119,15 +119,15 @@ def time_arm(checkpoint: Path, bundle: Path, work: Path) -> dict[str, Any]:
     """CPU seconds by engine and length on emulated Arm kernels, or the reason why there are none."""
     import check
 
-    from pocketbert.export.rival import export_onnxruntime
+    from pocketbert.export.onnxruntime_baseline import export_onnxruntime
 
     problem = check.build()
     if problem:
         return {"skipped": problem}
-    rival = work / f"{checkpoint.name}-onnx"
-    rival.mkdir(exist_ok=True)
+    baseline = work / f"{checkpoint.name}-onnx"
+    baseline.mkdir(exist_ok=True)
     models = {
-        "onnxruntime": export_onnxruntime(str(checkpoint), rival),
+        "onnxruntime": export_onnxruntime(str(checkpoint), baseline),
         "tflite": bundle / "model.tflite",
         "executorch": bundle / "model.pte",
     }

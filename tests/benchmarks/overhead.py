@@ -2,7 +2,7 @@
 
     python tests/benchmarks/overhead.py CHECKPOINT      one line of JSON
 
-Takes a checkpoint. Gives, by length, the median seconds of the program, and of all that runs outside its delegates
+Takes a checkpoint. Prints, by length, the median seconds of the program, and of all that runs outside its delegates
 (look-ups, mask, the row of [CLS]) as a program of its own. Leaves out: what XNNPACK does inside a delegate.
 """
 
@@ -21,10 +21,11 @@ import torch
 from executorch.exir import to_edge
 from torch import Tensor, nn
 
-from pocketbert.export import checkpoint as checkpoints
-from pocketbert.export import encoder, quantize
+from pocketbert.export import quantize
 from pocketbert.export.backends import executorch as backend
-from pocketbert.runtime.engines.executorch import open as open_engine
+from pocketbert.export.checkpoint import load_checkpoint
+from pocketbert.export.encoder import MASKED_SCORE, Encoder, build_encoder
+from pocketbert.runtime import engines
 
 LENGTHS = (16, 32, 64, 128)
 ROUNDS, RUNS, THREADS = 8, 8, 2
@@ -33,7 +34,7 @@ ROUNDS, RUNS, THREADS = 8, 8, 2
 class Outside(nn.Module):
     """The encoder's forward without its delegates: int32 (1, seq) -> float32 (1, embedding) and (seq,)."""
 
-    def __init__(self, oracle: encoder.Encoder) -> None:
+    def __init__(self, oracle: Encoder) -> None:
         super().__init__()
         self.word, self.position = oracle.embeddings.word, oracle.embeddings.position
         self.pad_id = oracle.config.pad_id
@@ -41,13 +42,13 @@ class Outside(nn.Module):
     def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
         ids = input_ids[0]
         x = self.word(ids) + self.position[: ids.shape[0]]
-        mask = (ids == self.pad_id).to(x.dtype) * encoder.MASKED_SCORE
+        mask = (ids == self.pad_id).to(x.dtype) * MASKED_SCORE
         return x[:1], mask
 
 
 def main(source: str) -> None:
-    loaded = checkpoints.load(source)
-    oracle = quantize.quantize(encoder.build(loaded.config, loaded.tensors), quantize.SCHEMES["dynamic_wi8_afp32"])
+    loaded = load_checkpoint(source)
+    oracle = quantize.quantize(build_encoder(loaded.config, loaded.tensors), quantize.SCHEMES["dynamic_wi8_afp32"])
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         backend.lower(oracle, (max(LENGTHS),), place)
@@ -58,7 +59,7 @@ def main(source: str) -> None:
     print(json.dumps({"lengths": LENGTHS, "threads": THREADS, "samples": samples}))
 
 
-def write_outside(oracle: encoder.Encoder, file: Path) -> None:
+def write_outside(oracle: Encoder, file: Path) -> None:
     length = torch.export.Dim("length", min=1, max=max(LENGTHS))
     ids = torch.zeros(1, 2, dtype=torch.int32)
     program = torch.export.export(Outside(oracle), (ids,), dynamic_shapes=({1: length},), strict=False)
@@ -66,7 +67,8 @@ def write_outside(oracle: encoder.Encoder, file: Path) -> None:
 
 
 def open_program(file: Path) -> Any:
-    return open_engine(file, SimpleNamespace(entry=backend.ENTRY), THREADS)  # type: ignore[arg-type]
+    artifact = SimpleNamespace(path=file.name, entry=backend.ENTRY)
+    return engines.open_engine("executorch", file.parent, artifact, THREADS)  # type: ignore[arg-type]
 
 
 def measure(opened: dict[str, Any], length: int) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/tables.py
 
-Takes what measure.py wrote. Gives BENCHMARKS.md with new tables; the text around them is left as it is.
+Takes what measure.py wrote. Writes BENCHMARKS.md with new tables; the text around them is left as it is. Every figure
+and version is a recorded one: nothing is asked of the machine that writes the tables.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from pocketbert.runtime.manifest import FORMATS
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "BENCHMARKS.md"
 FAMILIES = {"distilbert": "DistilBERT-base", "albert": "ALBERT-base"}
-PACKAGES = ("torch", "executorch", "ai-edge-litert", "onnxruntime", "coremltools", "tokenizers")
 SHOWN = (16, 32, 64, 128)  # tokens
 MS, MB = 1000, 1_000_000
 Row = Sequence[str]
@@ -28,10 +29,10 @@ def read(name: str) -> Any:
 
 
 def machine() -> list[Row]:
-    found = read("bench-distilbert")["machine"]
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    measured = read("bench-distilbert")
+    found, versions = measured["machine"], dict.fromkeys(one["version"] for one in measured["results"])
     rows = [["processor", found["processor"]], ["cores", str(found["cores"])], ["system", found["system"]]]
-    return [["", ""], *rows, ["Python", found["python"]], ["packages", versions]]
+    return [["", ""], *rows, ["Python", found["python"]], ["engines", ", ".join(versions)]]
 
 
 def latency(family: str) -> list[Row]:
@@ -80,12 +81,11 @@ def real() -> list[Row]:
 
 
 def export() -> list[Row]:
-    formats = ("executorch", "tflite", "coreml")
-    rows: list[Row] = [["", "all", *formats, "peak memory"]]
+    rows: list[Row] = [["", "all", *FORMATS, "peak memory"]]
     for family, name in FAMILIES.items():
         found = read(f"export-{family}")
         seconds = {artifact["format"]: artifact["seconds"] for artifact in found["artifacts"]}
-        parts = [f"{seconds[format]:.0f} s" for format in formats]
+        parts = [f"{seconds[each]:.0f} s" for each in FORMATS]
         rows.append([name, f"{found['seconds']:.0f} s", *parts, f"{found['peak_bytes'] / MB / 1000:.1f} GB"])
     return rows
 
