@@ -1,17 +1,17 @@
 pluginManagement {
     repositories {
-        gradlePluginPortal()
-        mavenCentral()
         google()
+        mavenCentral()
+        gradlePluginPortal()
     }
 }
 
 dependencyResolutionManagement {
     repositories {
-        mavenCentral()
         google()
+        mavenCentral()
     }
 }
 
 rootProject.name = "pocketbert"
-include(":core")
+include(":core", ":litert", ":executorch", ":app")

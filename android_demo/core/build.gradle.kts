@@ -1,4 +1,4 @@
-// Pure Kotlin: no Android import, no dependency. src/runner is for machines without Gradle and is not part of this build.
+// Pure Kotlin: no Android import, no dependency.
 plugins {
     alias(libs.plugins.kotlin.jvm)
 }

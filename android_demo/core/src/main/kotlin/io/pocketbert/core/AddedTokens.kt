@@ -19,10 +19,11 @@ internal class Sections {
     private val numbers = IntList()
     val size get() = numbers.size / FIELDS
 
-    fun add(start: Int, end: Int, id: Int) {
+    fun add(start: Int, end: Int, id: Int, length: Int) {
         numbers.add(start)
         numbers.add(end)
         numbers.add(id)
+        numbers.add(length)
     }
 
     fun start(section: Int) = numbers[section * FIELDS]
@@ -31,18 +32,21 @@ internal class Sections {
 
     fun id(section: Int) = numbers[section * FIELDS + 2]
 
+    /** Code points of an added token without the blanks that it takes. */
+    fun length(section: Int) = numbers[section * FIELDS + 3]
+
     fun clear() = numbers.clear()
 
     companion object {
         const val TEXT = -1 // the id of a stretch that is no added token
-        private const val FIELDS = 3
+        private const val FIELDS = 4
     }
 }
 
 /** Finds added tokens: the leftmost, and of those that start together the longest. */
 internal class AddedTokens(private val trie: Trie, private val tokens: List<AddedToken>, private val words: CodePointTable?) {
     /** Appends the sections of `text`. */
-    fun find(text: IntList, sections: Sections) {
+    fun find(text: AlignedText, sections: Sections) {
         var taken = 0 // up to here the text is accounted for
         var place = if (trie.isEmpty) text.size else 0
         while (place < text.size) {
@@ -51,21 +55,21 @@ internal class AddedTokens(private val trie: Trie, private val tokens: List<Adde
                 place++
                 continue
             }
-            val token = tokens[trie.value(trie.find(text.array, place, end))]
+            val token = tokens[trie.value(trie.find(text.points, place, end))]
             if (!token.singleWord || isWhole(text, place, end)) {
                 val left = if (token.takesLeft) skipLeft(text, place, taken) else place
                 val right = if (token.takesRight) skipRight(text, end) else end
-                if (taken < left) sections.add(taken, left, Sections.TEXT)
-                sections.add(left, right, token.id)
+                if (taken < left) sections.add(taken, left, Sections.TEXT, 0)
+                sections.add(left, right, token.id, end - place)
                 taken = right
             }
             place = end
         }
-        if (taken < text.size) sections.add(taken, text.size, Sections.TEXT)
+        if (taken < text.size) sections.add(taken, text.size, Sections.TEXT, 0)
     }
 
     /** The end of the longest token that starts at `place`, or -1. */
-    private fun longest(text: IntList, place: Int): Int {
+    private fun longest(text: AlignedText, place: Int): Int {
         var end = -1
         var node = Trie.ROOT
         for (i in place until text.size) {
@@ -76,16 +80,16 @@ internal class AddedTokens(private val trie: Trie, private val tokens: List<Adde
         return end
     }
 
-    private fun isWhole(text: IntList, start: Int, end: Int): Boolean =
+    private fun isWhole(text: AlignedText, start: Int, end: Int): Boolean =
         (start == 0 || kind(text[start - 1]) != WORD) && (end == text.size || kind(text[end]) != WORD)
 
-    private fun skipLeft(text: IntList, start: Int, taken: Int): Int {
+    private fun skipLeft(text: AlignedText, start: Int, taken: Int): Int {
         var left = start
         while (left > taken && kind(text[left - 1]) == BLANK) left--
         return maxOf(left, taken)
     }
 
-    private fun skipRight(text: IntList, end: Int): Int {
+    private fun skipRight(text: AlignedText, end: Int): Int {
         var right = end
         while (right < text.size && kind(text[right]) == BLANK) right++
         return right

@@ -141,6 +141,8 @@ private class JsonReader(private val text: String) {
 internal class Fields(content: Any?, private val where: String = "") {
     private val content = content as? Map<*, *> ?: throw BundleException("${where.ifEmpty { "the file" }} is not an object")
 
+    operator fun contains(name: String) = name in content
+
     fun text(name: String): String = value(name, "text") as? String ?: fail(name, "text")
 
     fun flag(name: String): Boolean = value(name, "true or false") as? Boolean ?: fail(name, "true or false")
@@ -148,6 +150,9 @@ internal class Fields(content: Any?, private val where: String = "") {
     fun long(name: String): Long = value(name, "a whole number") as? Long ?: fail(name, "a whole number")
 
     fun int(name: String): Int = long(name).let { if (it.toInt().toLong() == it) it.toInt() else fail(name, "a small number") }
+
+    fun number(name: String, default: Double): Double =
+        if (name in content) (content[name] as? Number ?: fail(name, "a number")).toDouble() else default
 
     fun list(name: String): List<*> = value(name, "a list") as? List<*> ?: fail(name, "a list")
 
@@ -158,10 +163,16 @@ internal class Fields(content: Any?, private val where: String = "") {
     fun texts(name: String): List<String> = list(name).map { it as? String ?: fail(name, "a list of texts") }
 
     fun ints(name: String): IntArray =
-        list(name).map { (it as? Long)?.toInt() ?: fail(name, "a list of whole numbers") }.toIntArray()
+        list(name).map { (it as? Long)?.takeIf { wide -> wide.toInt().toLong() == wide }?.toInt() ?: fail(name, "a list of small numbers") }
+            .toIntArray()
 
-    fun floats(name: String): FloatArray =
-        list(name).map { (it as? Number)?.toFloat() ?: fail(name, "a list of numbers") }.toFloatArray()
+    fun floats(name: String): FloatArray = floats(name, list(name))
+
+    /** A list of lists of numbers. */
+    fun rows(name: String): List<FloatArray> = list(name).map { floats(name, it as? List<*> ?: fail(name, "a list of lists of numbers")) }
+
+    private fun floats(name: String, numbers: List<*>): FloatArray =
+        numbers.map { (it as? Number)?.toFloat()?.takeIf(Float::isFinite) ?: fail(name, "a list of numbers") }.toFloatArray()
 
     private fun value(name: String, kind: String): Any = content[name] ?: fail(name, kind)
 

@@ -1,31 +1,38 @@
 /*
  * The two models that turn a piece of text into ids: WordPiece and Unigram.
  *
- * Takes one piece of code points. Gives ids, exactly those of Hugging Face's tokenizers. Leaves out: everything before
+ * Takes one piece of code points. Gives ids and how far each reaches, exactly those of Hugging Face's tokenizers. Leaves out: everything before
  * (Normalizer.kt, Splitter.kt) and behind (Tokenizer.kt).
  */
 package io.pocketbert.core
 
-/** Appends the ids of a piece, `points[start]` to `points[end - 1]`. */
+/** Appends the tokens of a piece, `points[start]` to `points[end - 1]`. */
 internal interface Model {
-    fun append(points: IntArray, start: Int, end: Int, ids: IntList, path: ViterbiPath)
+    val unkId: Int
+
+    /** Code points that a token within a word begins with in the vocabulary, and not in the text: those of `##`. */
+    val continuationSize: Int
+
+    fun append(points: IntArray, start: Int, end: Int, tokens: Tokens, path: ViterbiPath)
 }
 
 /** BERT's model: from the left, always the longest piece of the vocabulary; a word that has a gap is unknown, whole. */
 internal class WordPiece(
     private val vocabulary: Trie,
-    private val unkId: Int,
+    override val unkId: Int,
     continuation: IntArray, // what pieces inside a word start with: ##
     private val longestWord: Int, // in code points
 ) : Model {
+    override val continuationSize = continuation.size
     private val inside = vocabulary.find(continuation, 0, continuation.size)
 
-    override fun append(points: IntArray, start: Int, end: Int, ids: IntList, path: ViterbiPath) {
-        val before = ids.size
+    override fun append(points: IntArray, start: Int, end: Int, tokens: Tokens, path: ViterbiPath) {
+        val before = tokens.size
         var place = start
         while (place < end && end - start <= longestWord) {
             var node = if (place == start) Trie.ROOT else inside
             var longest = -1
+            val from = place
             var i = place
             while (i < end && node != Trie.NONE) {
                 node = vocabulary.child(node, points[i++])
@@ -35,11 +42,11 @@ internal class WordPiece(
                 }
             }
             if (longest < 0) break
-            ids.add(longest)
+            tokens.add(longest, from, place)
         }
         if (place < end) {
-            ids.resize(before)
-            ids.add(unkId)
+            tokens.removeFrom(before)
+            tokens.add(unkId, start, end)
         }
     }
 }
@@ -48,13 +55,14 @@ internal class WordPiece(
  * SentencePiece's Unigram model: the path of pieces with the highest sum of scores (Viterbi). A code point that is no
  * piece is unknown, at a price; neighbouring unknowns become one.
  */
-internal class Unigram(private val vocabulary: Trie, private val scores: DoubleArray, private val unkId: Int) : Model {
+internal class Unigram(private val vocabulary: Trie, private val scores: DoubleArray, override val unkId: Int) : Model {
+    override val continuationSize get() = 0
     private val unkScore = scores.min() - UNK_PENALTY
 
-    override fun append(points: IntArray, start: Int, end: Int, ids: IntList, path: ViterbiPath) {
+    override fun append(points: IntArray, start: Int, end: Int, tokens: Tokens, path: ViterbiPath) {
         path.reset(end - start)
         for (from in 0 until end - start) extend(points, start, from, end - start, path)
-        appendBest(points, start, end - start, ids, path)
+        appendBest(points, start, end - start, tokens, path)
     }
 
     /** Takes every piece that starts at `from` one step further. */
@@ -74,21 +82,22 @@ internal class Unigram(private val vocabulary: Trie, private val scores: DoubleA
     }
 
     /** Walks back from the end; neighbouring unknowns are one, and are looked up again as one. */
-    private fun appendBest(points: IntArray, start: Int, size: Int, ids: IntList, path: ViterbiPath) {
-        val first = ids.size
+    private fun appendBest(points: IntArray, start: Int, size: Int, tokens: Tokens, path: ViterbiPath) {
+        val first = tokens.size
         var to = size
         while (to > 0) {
             var from = path.starts[to]
             if (path.ids[to] != unkId) {
-                ids.add(path.ids[to])
+                tokens.add(path.ids[to], start + from, start + to)
             } else {
                 while (from > 0 && path.ids[from] == unkId) from = path.starts[from]
                 val node = vocabulary.find(points, start + from, start + to)
-                ids.add(if (node != Trie.NONE && vocabulary.value(node) != Trie.NONE) vocabulary.value(node) else unkId)
+                val known = node != Trie.NONE && vocabulary.value(node) != Trie.NONE
+                tokens.add(if (known) vocabulary.value(node) else unkId, start + from, start + to)
             }
             to = from
         }
-        ids.array.reverse(first, ids.size)
+        tokens.reverseFrom(first)
     }
 
     private companion object {

@@ -7,7 +7,7 @@ package io.pocketbert.core
 
 /** Pieces of text, one behind the other. */
 internal class Pieces {
-    val points = IntList()
+    val text = AlignedText()
     val ends = IntList()
     val size get() = ends.size
 
@@ -15,11 +15,11 @@ internal class Pieces {
 
     /** Ends the piece that was being written, unless it is empty. */
     fun close() {
-        if (points.size > start(ends.size)) ends.add(points.size)
+        if (text.size > start(ends.size)) ends.add(text.size)
     }
 
     fun clear() {
-        points.clear()
+        text.clear()
         ends.clear()
     }
 }
@@ -33,20 +33,24 @@ internal fun interface SplitterStep {
 internal class SplitStep(private val classes: CodePointTable) : SplitterStep {
     override fun run(input: Pieces, output: Pieces) {
         for (piece in 0 until input.size) {
-            for (i in input.start(piece) until input.ends[piece]) {
-                val kind = classes[input.points[i]]
-                if (kind != INSIDE) output.close()
-                if (kind != REMOVED) output.points.add(input.points[i])
-                if (kind == ISOLATED) output.close()
+            var taken = input.start(piece) // up to here the piece is accounted for
+            for (i in taken until input.ends[piece]) {
+                val kind = classes[input.text[i]]
+                if (kind == INSIDE) continue
+                output.text.addAll(input.text, taken, i)
+                output.close()
+                if (kind == ISOLATED) output.text.add(input.text[i], input.text.place(i))
+                output.close()
+                taken = i + 1
             }
+            output.text.addAll(input.text, taken, input.ends[piece])
             output.close()
         }
     }
 
     private companion object {
         const val INSIDE = 0
-        const val REMOVED = 1
-        const val ISOLATED = 2
+        const val ISOLATED = 2 // 1: taken out
     }
 }
 
@@ -56,11 +60,11 @@ internal class MetaspaceStep(private val replacement: Int, private val prepend: 
     override fun run(input: Pieces, output: Pieces) {
         for (piece in 0 until input.size) {
             val start = input.start(piece)
-            if (prepend && replaced(input.points[start]) != replacement) output.points.add(replacement)
+            if (prepend && replaced(input.text[start]) != replacement) output.text.add(replacement, input.text.place(start))
             for (i in start until input.ends[piece]) {
-                val point = replaced(input.points[i])
+                val point = replaced(input.text[i])
                 if (split && point == replacement) output.close()
-                output.points.add(point)
+                output.text.add(point, input.text.place(i))
             }
             output.close()
         }

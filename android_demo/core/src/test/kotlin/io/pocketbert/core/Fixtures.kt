@@ -81,13 +81,17 @@ internal fun entry(path: String, content: ByteArray) =
     """{"path": "$path", "bytes": ${content.size}, "sha256": "${hash(content)}"}"""
 
 /** A bundle in memory; change its files or its manifest before it is opened. */
-internal class FakeBundle(golden: String = """{"cases": []}""") : BundleSource {
+internal class FakeBundle(golden: ByteArray) : BundleSource {
+    constructor(golden: String = """{"cases": []}""") : this(golden.encodeToByteArray())
+
     val files = mutableMapOf(
         "tokenizer.safetensors" to tensorFile(),
-        "golden.json" to golden.encodeToByteArray(),
+        "golden.json" to golden,
         "model.tflite" to "weights".encodeToByteArray(),
     )
+    var isSealed = true
     var manifest = """{"format_version": 1, "task": "sequence-classification", "labels": ["NO", "YES", "PERHAPS"],
+        "output": {"name": "logits", "dtype": "float32", "shape": [1, 3]},
         "multi_label": false, "lengths": [4, 8], "max_length": 8, "pad_id": 0, "from": "the future",
         "tokenizer_tables": ${entry("tokenizer.safetensors", files.getValue("tokenizer.safetensors"))},
         "golden": ${entry("golden.json", files.getValue("golden.json"))},
@@ -95,12 +99,35 @@ internal class FakeBundle(golden: String = """{"cases": []}""") : BundleSource {
             "activations": "int8", "files": [${entry("model.tflite", files.getValue("model.tflite"))}]}]}"""
 
     override fun open(path: String) =
-        (if (path == Manifest.FILE) manifest.encodeToByteArray() else files[path] ?: throw java.io.FileNotFoundException(path))
-            .inputStream()
+        (if (path == Manifest.FILE) manifestFile() else files[path] ?: throw java.io.FileNotFoundException(path)).inputStream()
+
+    fun manifestFile() = if (isSealed) seal(manifest) else manifest.encodeToByteArray()
+}
+
+/** The same bundle for entities, whose labels are O, B-FILM and I-FILM. */
+internal fun entityBundle(golden: String = """{"cases": []}""") = FakeBundle(golden).apply {
+    manifest = manifest.replace("sequence-classification", "token-classification").replace("[1, 3]", "[1, null, 3]")
+        .replace("[\"NO\", \"YES\", \"PERHAPS\"]", "[\"O\", \"B-FILM\", \"I-FILM\"]")
+}
+
+/** The same bundle for answers. */
+internal fun answerBundle(golden: String = """{"cases": []}""") = FakeBundle(golden).apply {
+    val outputs = listOf("start_logits", "end_logits").joinToString { "{\"name\": \"$it\", \"dtype\": \"float32\", \"shape\": [1, null]}" }
+    manifest = manifest.replace("sequence-classification", "question-answering").replace(Regex("\"output\": \\{[^}]*}"), "\"pairs\": true, \"outputs\": [$outputs]")
+        .replace("[\"NO\", \"YES\", \"PERHAPS\"]", "[]")
+}
+
+/** A file of the contract, beside the apps in the repository; its lines as JSON. */
+internal fun contract(file: String): List<Any?> = File("../../runtime/contract/$file").readLines().map(::parseJson)
+
+/** A manifest with the hash of all that comes before it, as BUNDLE.md says. */
+internal fun seal(manifest: String): ByteArray {
+    val body = manifest.dropLast(1).encodeToByteArray()
+    return body + ",\n \"sha256\": \"${hash(body)}\"\n}\n".encodeToByteArray()
 }
 
 /** Writes the files of a bundle into a folder. */
 internal fun FakeBundle.writeTo(folder: File) {
-    File(folder, Manifest.FILE).writeText(manifest)
+    File(folder, Manifest.FILE).writeBytes(manifestFile())
     files.forEach { (name, content) -> File(folder, name).writeBytes(content) }
 }

@@ -16,7 +16,7 @@ import kotlin.test.assertTrue
 
 private const val SECONDS = 10L // far more than any of this takes
 
-private class FakeEngine(private val answer: (IntArray) -> FloatArray) : Engine {
+internal class FakeEngine(private val answer: (IntArray) -> FloatArray) : Engine {
     val seen = mutableListOf<List<Int>>()
     var closed = false
 
@@ -74,9 +74,25 @@ class TextClassifierTest {
     }
 
     @Test
+    fun aSecondTextIsTakenWhereTheBundleTakesTwo() {
+        val engine = FakeEngine { floatArrayOf(0f, 0f, 0f) }
+        val pairs = FakeBundle(golden).apply { manifest = manifest.replace("\"multi_label\"", "\"pairs\": true, \"multi_label\"") }
+        classifier(engine, pairs).classify("good", "bad film")
+        assertEquals(listOf(2, 4, 3, 5, 6, 3, 0, 0), engine.seen.single())
+        val refusal = assertFailsWith<BundleException> { classifier(engine).classify("good", "bad film") }
+        assertEquals("the bundle takes one text at a time: export its checkpoint with --pairs", refusal.message)
+    }
+
+    @Test
+    fun aBundleOfAnotherTaskSaysWhoOpensIt() {
+        val refusal = assertFailsWith<BundleException> { classifier(FakeEngine { floatArrayOf() }, entityBundle()) }
+        assertEquals("the bundle is for token-classification: open it with TokenClassifier", refusal.message)
+    }
+
+    @Test
     fun anEngineThatAnswersTheGoldenCasesIsTrusted() {
         val gap = classifier(FakeEngine { floatArrayOf(1f, 2.1f, 0.5f) }).selfCheck()
-        assertTrue(gap > 0 && gap < TextClassifier.TOLERANCE)
+        assertTrue(gap > 0 && gap < 0.05f)
     }
 
     @Test
