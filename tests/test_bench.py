@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,38 @@ from pocketbert.runtime.bench.measure import Measurement, Start, Subject
 from pocketbert.runtime.manifest import read_manifest
 from pocketbert.runtime.tokenizer import Tokenizer
 
+RECORDED = Path(__file__).parent / "benchmarks" / "results"
 LENGTHS = (8, 16)
 ROUNDS = 2
+# An engine that never sleeps, after its work least of all; the seconds it tells are those that others like it worked
+# in a tenth of a second of its turn. Its arguments: the folder in which they find each other.
+SPINNING_WORKER = """
+import json, os, pathlib, sys, threading, time
+import psutil
+
+def spin():
+    while True:
+        pass
+
+def work(pid):
+    try:
+        return sum(psutil.Process(pid).cpu_times()[:2])
+    except psutil.NoSuchProcess:
+        return 0.0
+
+folder = pathlib.Path(sys.argv[1])
+others = [int(file.name) for file in folder.iterdir()]
+(folder / str(os.getpid())).touch()
+sys.stdin.readline()
+print(json.dumps({"version": "0", "idle_bytes": 0, "open": 1.0, "first_label": 1.0}), flush=True)
+threading.Thread(target=spin).start()
+for line in sys.stdin:
+    before = [work(pid) for pid in others]
+    time.sleep(0.1)
+    theirs = [sum(map(work, others)) - sum(before)]
+    answer = {"text_to_label": theirs, "model": theirs, "peak_bytes": 0, "resident_bytes": 0}
+    print(json.dumps(answer), flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +106,71 @@ def test_a_cold_start_has_an_empty_cache_and_a_warm_one_what_that_left(
     assert result.cold == result.warm == [Start(1.0, 2.0)] * 2
 
 
+@pytest.fixture
+def spinning_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of the real one."""
+    met = tmp_path / "met"
+    met.mkdir()
+    monkeypatch.setattr(bench, "WORKER", (sys.executable, "-c", SPINNING_WORKER, str(met)))
+
+
+@pytest.mark.usefixtures("spinning_worker")
+@pytest.mark.parametrize("order", [("spins", "spins too"), ("spins too", "spins")], ids=", ".join)
+def test_nothing_is_measured_beside_an_engine_that_still_spins(order: Sequence[str]) -> None:
+    texts = {length: [("a text",)] for length in LENGTHS}
+    found = bench.measure([Subject(name, 1, "bundle") for name in order], {"bundle": texts}, ROUNDS, starts=1)
+    for result in found.results:
+        assert [result.samples[length]["model"] for length in LENGTHS] == [[0.0] * ROUNDS] * len(LENGTHS)
+
+
+@pytest.mark.usefixtures("spinning_worker")
+def test_a_neighbour_that_spins_would_be_seen(tmp_path: Path) -> None:
+    """What the test above relies on."""
+    subject = Subject("spins", 1, "bundle")
+    with bench._worker(subject, ("a text",), tmp_path), bench._worker(subject, ("a text",), tmp_path) as (ask, _):
+        worked = [ask({"texts": []})["model"][0] for _ in range(10)]
+    assert max(worked) > 0
+
+
 def test_memory_is_counted_over_the_idle_interpreter(measured: dict[str, Any]) -> None:
     for one in measured["json"]["results"]:
         assert 0 < one["resident_bytes"] <= one["peak_bytes"]
         assert one["soak"]["texts"] == 50
+
+
+def absolute_paths(found: Any) -> list[str]:
+    """Those anywhere in plain data, in the middle of a sentence too."""
+    if isinstance(found, dict):
+        return absolute_paths([*found, *found.values()])
+    if isinstance(found, list):
+        return [path for one in found for path in absolute_paths(one)]
+    return re.findall(r"(?<![\w.])(?:/|~/|[A-Za-z]:[\\/])\S+", found) if isinstance(found, str) else []
+
+
+def test_absolute_paths_are_found() -> None:
+    odd = {"a": ["/home/me/model", {"/tmp": 0}], "b": "in C:\\me\\model", "c": "~/x: no such file"}
+    assert absolute_paths(odd) == ["/home/me/model", "/tmp", "C:\\me\\model", "~/x:"]
+    assert absolute_paths({"a": "model.tflite", "b": "km/h", "c": "a/model", "d": 1.0}) == []
+
+
+def test_what_was_measured_names_no_place_on_the_computer(measured: dict[str, Any], tmp_path: Path) -> None:
+    assert absolute_paths(measured["json"]) == []
+    assert str(tmp_path.parents[1]) not in measured["page"]
+    subject = Subject("onnxruntime", 2, str(tmp_path), str(tmp_path / "model.onnx"))
+    found = bench.Bench(str(tmp_path), (), (Measurement(subject),), {}).as_json()
+    assert absolute_paths(found) == []
+    assert found["bundle"] == found["results"][0]["subject"]["bundle"] == tmp_path.name
+    assert found["results"][0]["subject"]["model"] == "model.onnx"
+
+
+def test_a_bundle_in_the_working_directory_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert bench.Bench(".", (), (), {}).as_json()["bundle"] == tmp_path.name
+
+
+@pytest.mark.parametrize("file", sorted(RECORDED.glob("*.json")), ids=lambda file: file.stem)
+def test_recorded_results_name_no_place_on_a_computer(file: Path) -> None:
+    assert absolute_paths(json.loads(file.read_text())) == []
 
 
 def test_the_page_draws_each_engine_and_needs_no_network(measured: dict[str, Any]) -> None:

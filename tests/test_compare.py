@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import WORDS, make_model
+from test_bench import absolute_paths
 from test_bundle import pocketbert
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,7 +19,14 @@ from pocketbert.export.architectures import EncoderConfig, canonical_names, read
 from pocketbert.export.checkpoint import load_checkpoint
 from pocketbert.export.compare import report
 from pocketbert.export.compare.base_models import BASE_MODELS, build_base_model
-from pocketbert.export.compare.job import ArtifactMetrics, CheckpointMetrics, CompareOptions, Comparison, compare
+from pocketbert.export.compare.job import (
+    ArtifactMetrics,
+    CheckpointMetrics,
+    CompareOptions,
+    Comparison,
+    _distinguish_names,
+    compare,
+)
 from pocketbert.export.compare.model_cost import ParameterCount, count_multiply_adds, count_parameters
 from pocketbert.export.encoder import build_encoder
 from pocketbert.runtime.errors import PocketbertError
@@ -90,6 +99,22 @@ def test_wrong_options_are_named(options: CompareOptions, message: str) -> None:
         compare(options)
 
 
+def test_folders_of_one_name_show_no_more_of_their_paths_than_tells_them_apart(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    sources = [tmp_path / place for place in ("a/old/model", "b/old/model", "b/other")]
+    for source in sources:
+        shutil.copytree(checkpoints["bert"], source)
+    loaded = _distinguish_names([(str(source), load_checkpoint(source)) for source in sources])
+    assert [checkpoint.name for _, checkpoint in loaded] == ["a/old/model", "b/old/model", "other"]
+    assert [source for source, _ in loaded] == [str(source) for source in sources]
+
+
+def test_one_folder_twice_keeps_its_name(checkpoints: dict[str, Path]) -> None:
+    twice = [(str(checkpoints["bert"]), load_checkpoint(checkpoints["bert"]))] * 2
+    assert _distinguish_names(twice) == twice
+
+
 @pytest.mark.slow
 def test_two_checkpoints_side_by_side(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     data = tmp_path / "d.tsv"
@@ -109,6 +134,7 @@ def test_two_checkpoints_side_by_side(checkpoints: dict[str, Path], tmp_path: Pa
         assert min(tflite["milliseconds"].values()) > 0
         assert abs(tflite["accuracy"] - row["accuracy"]) <= 0.1
     assert first["accuracy_kept"] == 1.0
+    assert absolute_paths(found) == []
     assert "parameters" in result.stdout
     page = (tmp_path / "c.html").read_text()
     assert page.count("<svg") == 2

@@ -6,12 +6,14 @@ Leaves out: the terminal (cli/compare.py) and the page (report.py).
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -186,10 +188,14 @@ def _task(progress: Progress, doing: str) -> Iterator[None]:
 
 
 def _distinguish_names(loaded: list[tuple[str, Checkpoint]]) -> list[tuple[str, Checkpoint]]:
-    """Folders of the same name go by the paths that were given."""
+    """Folders of the same name go by the last parts of their paths, as many as tell them apart: reports are shared."""
     names = Counter(checkpoint.name for _, checkpoint in loaded)
+    repeated = [source for source, checkpoint in loaded if names[checkpoint.name] > 1 and Path(source).exists()]
+    same = {source: Path(os.path.abspath(source)).parts[1:] for source in repeated}
+    folders = set(same.values())
+    depth = next(depth for depth in count(1) if len({parts[-depth:] for parts in folders}) == len(folders))
     return [
-        (source, replace(checkpoint, name=source) if names[checkpoint.name] > 1 else checkpoint)
+        (source, replace(checkpoint, name="/".join(same[source][-depth:])) if source in same else checkpoint)
         for source, checkpoint in loaded
     ]
 

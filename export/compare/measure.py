@@ -1,7 +1,8 @@
 """How fast bundles answer and how much memory they hold under one engine: `pocketbert bench`, across checkpoints.
 
 Takes bundles and an engine. Returns, for each bundle, the median milliseconds by length and the memory that opening and
-running it added. Leaves out: how it is measured (runtime/bench), in turns, so that a busy machine hurts all alike.
+running it added. Leaves out: how it is measured (runtime/bench): in turns, so that a busy machine hurts all
+alike, and none begins before the process of the last one has ended.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pocketbert.runtime.bench.measure import Measurement, Subject, make_texts, m
 from pocketbert.runtime.manifest import read_manifest
 from pocketbert.runtime.progress import Progress
 
-ROUNDS = 5  # turns of ten texts: the median of fifty
+ROUNDS = 5  # turns of ten texts, a process each: the median of fifty
 MILLISECONDS = 1000
 MB = 1_000_000
 MEASURE = "model"  # from ids to logits: tokenizers are not what is compared

@@ -3,8 +3,10 @@
 Takes a bundle and the subjects to compare. Returns a `Bench`: every sample as it was taken, and figures made of them.
 Leaves out: what the terminal and the page show (cli/bench.py, page.py), and ONNX export (the export half).
 
-Each subject runs in a process of its own (worker.py). They take turns, length by length and round by round, so
-that a busy machine hurts them all alike; what to look at are medians and ratios of one run.
+Subjects take turns, round by round, so that a busy machine hurts them all alike; what to look at are medians and
+ratios of one run. Each turn is a process of its own (worker.py) that opens, warms up, runs every length and has ended
+before the next begins. A process that is kept for its next turn is not idle: threads of onnxruntime and of XNNPACK
+spin for a while after a run, and whoever runs next on the same cores pays for it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,16 +33,16 @@ from pocketbert.runtime.tokenizer import Tokenizer
 
 BENCH_VERSION = 1  # of the JSON
 STARTS = 3  # processes in which a start is timed, cold and warm each; the median is given
-TEXTS = 10  # of a length in one turn: long enough that the other subjects' threads have gone to sleep
+TEXTS = 10  # of a length in one turn, each timed twice: from text to label, and the model alone
 QUESTION = "who acted ?"  # short: with it the bundle's shortest length must still hold a word of the text
 FILLER = ["the", "acting,", "costumes,", "music,", "cinematography", "and", "sound", "are", "all", "astounding"]
+WORKER = (sys.executable, "-m", "pocketbert.runtime.bench.worker")
 MEASURES = ("text_to_label", "model")
-IDLE_THREADS_SLEEP = {"OMP_WAIT_POLICY": "PASSIVE"}  # idle BLAS threads of one subject must not spin in another's turn
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What one process measures: an engine with so many threads, on a `model` of its own where the bundle has none."""
+    """What is measured: an engine with so many threads, on a `model` of its own where the bundle has none."""
 
     engine: str
     threads: int
@@ -69,8 +71,8 @@ class Measurement:
     cold: list[Start] = field(default_factory=list)  # with an empty weight cache and an engine that was never checked
     warm: list[Start] = field(default_factory=list)
     samples: dict[int, dict[str, list[float]]] = field(default_factory=dict)  # length -> measure -> seconds
-    resident_bytes: int = 0  # over an interpreter that holds the tokenizer, after every length has run
-    peak_bytes: int = 0
+    resident_bytes: int = 0  # over an interpreter that holds the tokenizer, after every length has run; the last turn
+    peak_bytes: int = 0  # of all turns, of which the first packs the weights that the others map
     soak: dict[str, float] | None = None  # texts, settled_bytes, resident_bytes, drift
 
     def quantile(self, length: int, measure: str, share: float) -> float:
@@ -95,7 +97,7 @@ class Bench:
         """Plain data: the raw samples and, for each, the median and the 95th percentile."""
         return {
             "bench_version": BENCH_VERSION,
-            "bundle": Path(self.bundle).name,
+            "bundle": _name(self.bundle),
             "machine": dict(self.machine),
             "lengths": list(self.lengths),
             "results": [{**_plain(result), "summary": _summary(result)} for result in self.results],
@@ -122,13 +124,16 @@ def measure(
     lengths = tuple(sorted(texts[subjects[0].bundle]))
     results = [Measurement(subject) for subject in subjects]
     progress = progress or Progress()
-    progress.start(STAGE, len(_once_per_engine(results)) + rounds)
+    progress.start(STAGE, len(_once_per_engine(results)) + rounds * len(results))
     with tempfile.TemporaryDirectory(prefix="pocketbert-bench-") as cache:
         for result in _once_per_engine(results):
             progress.advance(STAGE, 0, f"starting {result.subject.engine}")
             _time_starts(result, texts[result.subject.bundle][lengths[0]][0], Path(cache), starts)
             progress.advance(STAGE)
-        _take_turns(results, texts, rounds, soak, Path(cache), progress)
+        _take_turns(results, texts, rounds, Path(cache), progress)
+        for place, result in enumerate(results if soak else ()):
+            progress.advance(STAGE, 0, f"{soak} texts through {result.subject.name}")
+            _soak(result, texts[result.subject.bundle], soak, _own_cache(Path(cache), place))
     progress.finish(STAGE)
     return Bench(subjects[0].bundle, lengths, tuple(results), _machine())
 
@@ -186,32 +191,38 @@ def _time_starts(result: Measurement, text: Input, cache: Path, starts: int) -> 
 
 
 def _take_turns(
-    results: Sequence[Measurement], texts: Mapping[str, Texts], rounds: int, soak: int, cache: Path, progress: Progress
+    results: Sequence[Measurement], texts: Mapping[str, Texts], rounds: int, cache: Path, progress: Progress
 ) -> None:
-    lengths = sorted(texts[results[0].subject.bundle])
-    with ExitStack() as stack:
-        workers = []
-        for result in results:
-            progress.advance(STAGE, 0, f"opening {result.subject.name}")
-            own = texts[result.subject.bundle]
-            ask, first = stack.enter_context(_worker(result.subject, own[lengths[0]][0], cache))
-            workers.append((result, ask, first["idle_bytes"]))
-            result.version = first["version"]
-            result.samples = {length: {measure: [] for measure in MEASURES} for length in lengths}
-        for turn in range(rounds):
-            progress.advance(STAGE, 1, f"round {turn + 1} of {rounds}")
-            for length in lengths:
-                for result, ask, idle in workers:
-                    _collect(result, length, ask({"texts": list(texts[result.subject.bundle][length])}), idle)
-        for result, ask, _ in workers if soak else ():
-            mixed = [text for length in lengths for text in texts[result.subject.bundle][length]]
-            progress.advance(STAGE, 0, f"{soak} texts through {result.subject.name}")
-            result.soak = ask({"texts": mixed, "soak": soak})
+    for turn in range(rounds):
+        for place, result in enumerate(results):
+            progress.advance(STAGE, 0, f"round {turn + 1} of {rounds}: {result.subject.name}")
+            _take_turn(result, texts[result.subject.bundle], _own_cache(cache, place))
+            progress.advance(STAGE)
+
+
+def _own_cache(cache: Path, place: int) -> Path:
+    """Of the subject at `place`: what one of them packed must not spare the next one that work."""
+    return cache / f"turns-{place}"
+
+
+def _take_turn(result: Measurement, texts: Texts, cache: Path) -> None:
+    """Every length once, in a process that has ended when this returns."""
+    with _worker(result.subject, texts[min(texts)][0], cache) as (ask, first):
+        result.version = first["version"]
+        for length in sorted(texts):
+            _collect(result, length, ask({"texts": list(texts[length])}), first["idle_bytes"])
+
+
+def _soak(result: Measurement, texts: Texts, count: int, cache: Path) -> None:
+    mixed = [text for length in sorted(texts) for text in texts[length]]
+    with _worker(result.subject, mixed[0], cache) as (ask, _):
+        result.soak = ask({"texts": mixed, "soak": count})
 
 
 def _collect(result: Measurement, length: int, answer: Mapping[str, Any], idle: int) -> None:
+    samples = result.samples.setdefault(length, {measure: [] for measure in MEASURES})
     for measure in MEASURES:
-        result.samples[length][measure] += answer[measure]
+        samples[measure] += answer[measure]
     result.resident_bytes = answer["resident_bytes"] - idle
     # The kernel counts the peak with a delay of some pages.
     result.peak_bytes = max(answer["peak_bytes"] - idle, result.peak_bytes, result.resident_bytes)
@@ -221,11 +232,11 @@ def _collect(result: Measurement, length: int, answer: Mapping[str, Any], idle: 
 def _worker(
     subject: Subject, text: Input, cache: Path, start: bool = False
 ) -> Iterator[tuple[Callable[[Any], Any], dict[str, Any]]]:
-    """A process for `subject`: a function that gives it a task, and what its start told. Raises EngineError."""
-    environment = {**os.environ, **IDLE_THREADS_SLEEP, CACHE: str(cache)}
-    command = [sys.executable, "-m", "pocketbert.runtime.bench.worker"]
+    """A process for `subject`, which has ended when the block has: a function that gives it a task, and what its start
+    told. Raises EngineError."""
+    environment = {**os.environ, CACHE: str(cache)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, env=environment, text=True, **pipes)  # type: ignore[call-overload]
+    process = subprocess.Popen(WORKER, env=environment, text=True, **pipes)  # type: ignore[call-overload]
 
     def ask(task: Any) -> Any:
         print(json.dumps(task), file=process.stdin, flush=True)
@@ -240,15 +251,20 @@ def _worker(
             raise EngineError(first["error"])
         yield ask, first
     finally:
-        process.kill()
+        process.kill()  # an engine's threads may spin on: its own end is not waited for
         process.communicate()
 
 
 def _plain(result: Measurement) -> dict[str, Any]:
     """Names instead of the places that bundles had on the computer that measured."""
     found = asdict(result)
-    found["subject"] |= {key: Path(found["subject"][key]).name for key in ("bundle", "model")}
+    found["subject"] |= {key: _name(found["subject"][key]) for key in ("bundle", "model")}
     return found
+
+
+def _name(path: str) -> str:
+    """The last part of a path, of "." too; empty for none."""
+    return Path(os.path.abspath(path)).name if path else ""
 
 
 def _summary(result: Measurement) -> dict[str, Any]:

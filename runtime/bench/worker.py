@@ -1,4 +1,4 @@
-"""The process in which one engine is measured: it opens the engine, then times what its parent asks for.
+"""The process of one turn of one engine: it opens the engine, then times what its parent asks for.
 
 Takes a subject as a line of JSON on stdin, then a line for each task. Prints a line of JSON on stdout for each: seconds
 and bytes as they were measured. Leaves out: choosing texts, order and statistics (measure.py).

@@ -52,7 +52,7 @@ def bench(
     data: Annotated[Path | None, typer.Option(help=".tsv, .csv or .jsonl: lengths and texts come from it.")] = None,
     columns: Columns = None,
     lengths: Annotated[str | None, typer.Option(help="Tokens, comma-separated; by default the bundle's.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns that each engine gets at each length.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each engine, each in a process of its own.")] = 10,
     soak: Annotated[int, typer.Option(min=0, help="Texts of mixed length to watch memory over.")] = 0,
     report: Annotated[Path | None, typer.Option(help="Write a page with plots: b.html.")] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write every sample: b.json, or - for stdout.")] = None,

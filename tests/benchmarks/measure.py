@@ -1,4 +1,5 @@
-"""Measures everything that BENCHMARKS.md says: export, latency, start and memory, ExecuTorch's overhead, Arm kernels.
+"""Measures everything that BENCHMARKS.md says: export, latency, whether the order of engines matters, start and memory,
+ExecuTorch's overhead, Arm kernels.
 
     python tests/benchmarks/measure.py --work DIR [--shared ../shared]      a quarter of an hour, on a quiet machine
 
@@ -14,19 +15,28 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import psutil
 import typer
 
+from pocketbert.export.onnxruntime_baseline import export_onnxruntime
+from pocketbert.runtime import engines
+from pocketbert.runtime.bench import measure as bench
+from pocketbert.runtime.bench.measure import Subject, make_texts
+from pocketbert.runtime.manifest import read_manifest
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS = HERE / "results"
 COMMAND = [sys.executable, "-m", "pocketbert.runtime.cli"]
 FAMILIES = ("distilbert", "albert")
+PARTS = ("export", "bench", "order", "real", "overhead", "arm")
 REAL = "distilbert-l6-h384-sst2"  # of the shared models: a trained one, for real texts
 SOAK = 20_000
+ORDER_LENGTHS, ORDER_ROUNDS, ORDER_THREADS = (16, 32, 64, 128), 6, 2
 ARM_LENGTHS = ("16", "32")
 ARM_ENGINES = ("onnxruntime", "tflite", "executorch")
 LOOK_EVERY = 0.2  # seconds between two looks at an export's memory
@@ -36,10 +46,10 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "arm")]
 def main(
     work: Annotated[Path, typer.Option(help="Folder for checkpoints and bundles.")],
     shared: Annotated[Path, typer.Option(help="Real models and texts; left out if absent.")] = ROOT.parent / "shared",
-    only: Annotated[str, typer.Option(help="export, bench, real, overhead, arm; all by default.")] = "",
+    only: Annotated[str, typer.Option(help=f"{', '.join(PARTS)}; all by default.")] = "",
 ) -> None:
     """Measure, and write results/*.json."""
-    chosen = only.split(",") if only else ["export", "bench", "real", "overhead", "arm"]
+    chosen = only.split(",") if only else PARTS
     for family in FAMILIES:
         checkpoint, bundle = write_checkpoint(work / family, family, shared), work / f"{family}-bundle"
         if "export" in chosen or not bundle.exists():
@@ -55,10 +65,12 @@ def main(
                 "--json",
                 result(f"bench-{family}"),
             )
+        if "order" in chosen:
+            keep(f"order-{family}", measure_orders(checkpoint, bundle, work))
         if "overhead" in chosen:
             keep(f"overhead-{family}", json.loads(script("overhead.py", checkpoint).splitlines()[-1]))
         if "arm" in chosen:
-            keep(f"arm-{family}", time_arm(checkpoint, bundle, work))
+            time_arm(family, checkpoint, bundle, work)
     if "real" in chosen and shared.is_dir():
         measure_real(shared, work)
 
@@ -107,6 +119,25 @@ def tree_bytes(pid: int) -> int:
     return total
 
 
+def measure_orders(checkpoint: Path, bundle: Path, work: Path) -> dict[str, Any]:
+    """The same engines in turns, in turns the other way round, and each alone: before whom one runs must not matter."""
+    manifest = read_manifest(bundle)
+    models = dict.fromkeys(engines.timed([artifact.format for artifact in manifest.artifacts]), "")
+    models["onnxruntime"] = str(baseline(checkpoint, work))
+    subjects = [Subject(name, ORDER_THREADS, str(bundle), model) for name, model in models.items()]
+    texts = {str(bundle): make_texts(bundle, manifest, ORDER_LENGTHS)}
+
+    def measure_in(order: Sequence[Subject]) -> dict[str, Any]:
+        print("measuring", " > ".join(subject.name for subject in order), flush=True)
+        return bench.measure(order, texts, ORDER_ROUNDS, starts=0).as_json()
+
+    return {
+        "forward": [measure_in(subjects)],
+        "backward": [measure_in(subjects[::-1])],
+        "alone": [measure_in([subject]) for subject in subjects],
+    }
+
+
 def measure_real(shared: Path, work: Path) -> None:
     """Real weights and texts: text to label as an app sees it, and memory over many texts."""
     checkpoint, bundle = shared / "models" / REAL, work / "real-bundle"
@@ -115,23 +146,30 @@ def measure_real(shared: Path, work: Path) -> None:
     run("bench", bundle, *data, "--threads", 2, "--soak", SOAK, "--json", result("bench-real"))
 
 
-def time_arm(checkpoint: Path, bundle: Path, work: Path) -> dict[str, Any]:
-    """CPU seconds by engine and length on emulated Arm kernels, or the reason why there are none."""
+def time_arm(family: str, checkpoint: Path, bundle: Path, work: Path) -> None:
+    """CPU seconds by engine and length on emulated Arm kernels; nothing is recorded where they cannot be had."""
     import check
 
-    from pocketbert.export.onnxruntime_baseline import export_onnxruntime
-
-    problem = check.build()
-    if problem:
-        return {"skipped": problem}
-    baseline = work / f"{checkpoint.name}-onnx"
-    baseline.mkdir(exist_ok=True)
+    if problem := check.build():
+        print(f"not measured: arm-{family}: {problem}")
+        return
     models = {
-        "onnxruntime": export_onnxruntime(str(checkpoint), baseline),
+        "onnxruntime": baseline(checkpoint, work),
         "tflite": bundle / "model.tflite",
         "executorch": bundle / "model.pte",
     }
-    return {engine: check.run("latency.py", engine, str(models[engine]), *ARM_LENGTHS) for engine in ARM_ENGINES}
+    found = {engine: check.run("latency.py", engine, str(models[engine]), *ARM_LENGTHS) for engine in ARM_ENGINES}
+    if failed := [f"{engine}: {one['error']}" for engine, one in found.items() if "error" in one]:
+        print(f"not measured: arm-{family}: {failed[0]}")
+    else:
+        keep(f"arm-{family}", found)
+
+
+def baseline(checkpoint: Path, work: Path) -> Path:
+    """The checkpoint as onnxruntime's int8."""
+    folder = work / f"{checkpoint.name}-onnx"
+    folder.mkdir(exist_ok=True)
+    return export_onnxruntime(str(checkpoint), folder)
 
 
 def run(*arguments: object) -> None:

@@ -47,6 +47,27 @@ def latency(family: str) -> list[Row]:
     return rows
 
 
+def order() -> list[Row]:
+    """Ratios to onnxruntime of the same run, or, alone, of its own."""
+    rows: list[Row] = [["", "engine", "turns", *(f"{length} tokens" for length in SHOWN)]]
+    for family, name in FAMILIES.items():
+        runs = {kind: _results(found) for kind, found in read(f"order-{family}").items()}
+        for engine in runs["forward"]:
+            for kind, found in runs.items():
+                cells = [_cell(found[engine], found["onnxruntime"], length) for length in SHOWN]
+                rows.append([name, engine, _say_order(kind, found), *cells])
+    return rows
+
+
+def _results(runs: Any) -> dict[str, Any]:
+    """By engine, in the order in which they were measured."""
+    return {one["subject"]["engine"]: one for run in runs for one in run["results"]}
+
+
+def _say_order(kind: str, found: dict[str, Any]) -> str:
+    return "each engine alone" if kind == "alone" else ", ".join(found)
+
+
 def _cell(one: Any, base: Any, length: int) -> str:
     own, other = (found["summary"]["latency"][str(length)]["model_p50"] for found in (one, base))
     return f"{own * MS:.2f} ms, {own / other:.2f}"
@@ -118,6 +139,7 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "machine": machine,
     "latency-distilbert": lambda: latency("distilbert"),
     "latency-albert": lambda: latency("albert"),
+    "order": order,
     "memory": memory,
     "real": real,
     "export": export,
