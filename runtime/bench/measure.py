@@ -5,8 +5,8 @@ Leaves out: what the terminal and the page show (cli/bench.py, page.py), and ONN
 
 Subjects take turns, round by round, so that a busy machine hurts them all alike; what to look at are medians and
 ratios of one run. Each turn is a process of its own (worker.py) that opens, warms up, runs every length and has ended
-before the next begins. A process that is kept for its next turn is not idle: threads of onnxruntime and of XNNPACK
-spin for a while after a run, and whoever runs next on the same cores pays for it.
+before the next begins. A process that is kept for its next turn is not idle: threads of onnxruntime spin for a while
+after a run, and whoever runs next on the same cores pays for it.
 """
 
 from __future__ import annotations
