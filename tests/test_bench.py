@@ -106,6 +106,24 @@ def test_a_cold_start_has_an_empty_cache_and_a_warm_one_what_that_left(
     assert result.cold == result.warm == [Start(1.0, 2.0)] * 2
 
 
+def test_a_subject_finds_what_it_packed_itself_and_nothing_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another number of threads, say: else its memory would depend on who came first."""
+    found: list[tuple[int, list[str]]] = []
+    answer = {"text_to_label": [1.0], "model": [1.0], "peak_bytes": 0, "resident_bytes": 0}
+
+    @contextmanager
+    def worker(subject: Subject, text: Any, cache: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+        cache.mkdir(exist_ok=True)
+        found.append((subject.threads, [file.name for file in cache.iterdir()]))
+        (cache / f"packed-by-{subject.threads}").touch()
+        yield lambda task: answer, {"version": "0", "idle_bytes": 0}
+
+    monkeypatch.setattr(bench, "_worker", worker)
+    subjects = [Subject("tflite", threads, "bundle") for threads in (1, 2)]
+    bench.measure(subjects, {"bundle": {8: [("a text",)]}}, ROUNDS, starts=0)
+    assert found == [(1, []), (2, []), (1, ["packed-by-1"]), (2, ["packed-by-2"])]
+
+
 @pytest.fixture
 def spinning_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the place of the real one."""
