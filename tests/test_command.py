@@ -95,6 +95,16 @@ def test_a_report_into_a_full_device_fails_and_leaves_it_a_device(tmp_path: Path
     assert link.is_symlink() and FULL.is_char_device()
 
 
+def test_a_report_goes_through_a_link_and_does_not_replace_it(tmp_path: Path) -> None:
+    """/dev/stdout is a link, and ends at a regular file in `pocketbert check ... --report /dev/stdout > page.html`."""
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("a longer page of before")
+    link.symlink_to(file)
+    write_whole(link, "a page")
+    assert link.is_symlink() and file.read_text() == "a page"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
 def test_a_cache_without_room_is_done_without_and_said_once(bundles: dict[str, Path], tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
