@@ -6,12 +6,14 @@ import ast
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+LARGEST_SHARE = 1 / 4  # of the lines, that one folder's own modules may have: more, and it shows nothing of its shape
 # From the ground up: a room imports those before it only. Rooms of one row do not know each other.
 FLOORS = (
     ("runtime.errors", "runtime.progress", "runtime.cache", "runtime.scores", "runtime.text_encoding"),
@@ -75,6 +77,13 @@ def test_no_import_of_the_runtime_runs_back_up() -> None:
         if one.count(".") and floor(one) > floor(name)
     ]
     assert wrong == []
+
+
+def test_no_folder_holds_more_than_a_quarter_of_the_lines() -> None:
+    lines = Counter[str]()
+    for file in MODULES.values():
+        lines[str(file.parent.relative_to(REPOSITORY))] += len(file.read_text(encoding="utf-8").splitlines())
+    assert {folder: n for folder, n in lines.items() if n > LARGEST_SHARE * lines.total()} == {}
 
 
 def test_there_is_no_circle_of_imports() -> None:
