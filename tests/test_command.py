@@ -223,6 +223,12 @@ def test_help_cuts_no_name_at_80_columns(command: str) -> None:
     assert (done.returncode, "…" in done.stdout) == (0, False)
 
 
+@pytest.mark.parametrize("command", ["classify", "chat", "check"])
+def test_help_says_which_engine_takes_no_number_of_threads(command: str) -> None:
+    done = shell('"$@"', command, "--help", COLUMNS="80", NO_COLOR="1")
+    assert "coreml chooses its own" in " ".join(done.stdout.replace("│", " ").split())
+
+
 def test_one_text_where_several_belong_says_what_to_call(bundles: dict[str, Path]) -> None:
     with Classifier.open(bundles["albert"], "tflite") as classifier:
         with pytest.raises(TypeError, match="logits and classify_batch take a list of texts"):
