@@ -125,11 +125,19 @@ def test_importing_the_runtime_brings_numpy_and_nothing_else() -> None:
     assert not [name for name in loaded if name.startswith(("pocketbert.runtime.check", "pocketbert.runtime.bench"))]
 
 
-@pytest.mark.parametrize("room", ["export", "runtime.check", "runtime.bench", "runtime.html"])
-def test_classify_loads_no_other_room(bundles: dict[str, Path], room: str) -> None:
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(f"pocketbert.{room}" for room in ("export", "runtime.check", "runtime.bench", "runtime.html")),
+        "huggingface_hub",  # tokenizers has it installed
+        "torch",
+        "rich",
+    ],
+)
+def test_classify_loads_no_other_room_and_no_large_library(bundles: dict[str, Path], module: str) -> None:
     command = ["pocketbert", "classify", str(bundles["albert"]), "film", "--engine", "tflite"]
     code = f"sys.argv = {command!r}\nfrom pocketbert.runtime.cli import main\ntry: main()\nexcept SystemExit: pass"
-    assert not [name for name in run(code) if name.startswith(f"pocketbert.{room}")]
+    assert not [name for name in run(code) if f"{name}.".startswith(f"{module}.")]
 
 
 def test_a_command_line_without_its_libraries_says_what_to_install() -> None:
