@@ -61,6 +61,8 @@ class Model:
     ) -> M:
         """Opens the bundle in `folder`, with the best installed engine or the one named.
 
+        `threads` are the engine's, 1 to 64; coreml chooses its own, and executorch has one pool for a process, so that
+        a second model with another number is refused while a first is open.
         Files are compared with their hashes and, unless `self_check` is False, an engine's first use with the golden
         cases. Raises BundleError for a damaged bundle or one of another task, EngineError for an engine that is
         missing or wrong.

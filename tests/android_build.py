@@ -51,7 +51,7 @@ def maven(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @functools.cache
 def build(module: str = "core") -> str:
-    """Compiles a module with its tests and what it needs, unless that was done before. Gives the class path."""
+    """Compiles a module with its tests and what it needs, unless that was done before. Returns the class path."""
     target, state = ANDROID / module / "target", _state()
     seal, libraries = target / "state", target / "classpath"
     if not seal.exists() or seal.read_text() != state:

@@ -1,7 +1,7 @@
 """The engines' native libraries for the JVM tests of android_demo, in android_demo/target/natives.
 
 Takes the installed wheels: LiteRT's library is used as it is, ExecuTorch's through a small library that g++ compiles
-against the wheel. Gives the folder; prints, for each engine that cannot run here, what it lacks.
+against the wheel. Returns the folder; prints, for each engine that cannot run here, what it lacks.
 Leaves out: what phones ship.
 
     .venv/bin/python tests/android_natives.py
@@ -30,7 +30,7 @@ class Lacking(Exception):
 
 
 def make(folder: Path = NATIVES) -> dict[str, str]:
-    """Fills the folder. Gives, for each engine that cannot run in a JVM here, why."""
+    """Fills the folder. Returns, for each engine that cannot run in a JVM here, why."""
     folder.mkdir(parents=True, exist_ok=True)
     problems = {}
     for engine, file, provide in (("litert", LITERT, _link_litert), ("executorch", EXECUTORCH, _compile_executorch)):

@@ -2,7 +2,7 @@
 
     python3.11 tests/runtime_versions.py BUNDLE... [--only ai-edge-litert] [--json FILE] [--work DIR]
 
-Takes bundles. Gives a JSON line per version and bundle, then all of them as a table and as Markdown, the one in
+Takes bundles. Returns a JSON line per version and bundle, then all of them as a table and as Markdown, the one in
 runtime/ENGINES.md. Leaves out: gates; what is right is the bundle's self-check to say.
 
 The measuring itself happens inside the environment, in a process of its own: a runtime that crashes is a result.

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import pty
+import re
 import resource
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +26,7 @@ from rich.table import Table
 from pocketbert.runtime import Classifier, PocketbertError
 from pocketbert.runtime.cli.output import make_table, print_in_parts
 from pocketbert.runtime.html.page import write_whole
+from pocketbert.runtime.manifest import FORMATS, describe_file, read_manifest, write_manifest
 
 COMMAND = [sys.executable, "-m", "pocketbert"]
 FULL = Path("/dev/full")  # answers every write with "no space left"
@@ -93,6 +98,32 @@ def test_a_report_into_a_full_device_fails_and_leaves_it_a_device(tmp_path: Path
     with pytest.raises(PocketbertError, match=r"cannot write .*full: No space left on device"):
         write_whole(link, "a page")
     assert link.is_symlink() and FULL.is_char_device()
+
+
+def test_a_report_goes_through_a_link_and_does_not_replace_it(tmp_path: Path) -> None:
+    """/dev/stdout is a link, and ends at a regular file in `pocketbert check ... --report /dev/stdout > page.html`."""
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("a longer page of before")
+    link.symlink_to(file)
+    write_whole(link, "a page")
+    assert link.is_symlink() and file.read_text() == "a page"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+@pytest.mark.parametrize("engine", FORMATS)
+def test_an_engine_that_answers_wrongly_is_one_line_and_its_library_says_no_more(
+    bundles: dict[str, Path], tmp_path: Path, engine: str
+) -> None:
+    """LiteRT logs what it destroys, and only after Python has gone."""
+    folder = shutil.copytree(bundles["albert"], tmp_path / "bundle")
+    golden = json.loads((folder / "golden.json").read_text())
+    for case in golden["cases"]:
+        case["oracle"] = {name: [10 * (i + 1) for i in range(len(row))] for name, row in case["oracle"].items()}
+    (folder / "golden.json").write_text(json.dumps(golden))
+    write_manifest(replace(read_manifest(folder), golden=describe_file(folder, "golden.json")), folder)
+    done = shell('"$@"', "classify", folder, "film", "--engine", engine)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert re.match(r"pocketbert: .* computes model\..* wrongly: probabilities are off by ", done.stderr)
 
 
 def test_a_cache_without_room_is_done_without_and_said_once(bundles: dict[str, Path], tmp_path: Path) -> None:
@@ -190,6 +221,12 @@ def test_a_table_that_is_too_wide_becomes_several() -> None:
 def test_help_cuts_no_name_at_80_columns(command: str) -> None:
     done = shell('"$@"', command, "--help", COLUMNS="80", NO_COLOR="1")
     assert (done.returncode, "…" in done.stdout) == (0, False)
+
+
+@pytest.mark.parametrize("command", ["classify", "chat", "check"])
+def test_help_says_which_engine_takes_no_number_of_threads(command: str) -> None:
+    done = shell('"$@"', command, "--help", COLUMNS="80", NO_COLOR="1")
+    assert "coreml chooses its own" in " ".join(done.stdout.replace("│", " ").split())
 
 
 def test_one_text_where_several_belong_says_what_to_call(bundles: dict[str, Path]) -> None:

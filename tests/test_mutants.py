@@ -24,6 +24,15 @@ def test_every_module_that_judges_is_mutated_and_every_test_file_is_there() -> N
     assert [file for file in files if not (mutants.REPOSITORY / file).is_file()] == []
 
 
+def test_a_module_is_asked_about_with_the_tests_of_its_name() -> None:
+    """But for those that need bundles of real converters: an export takes minutes."""
+    for group in mutants.GROUPS.values():
+        for module in group.modules:
+            named = mutants.REPOSITORY / f"tests/test_{Path(module).stem}.py"
+            if named.is_file() and "bundles: dict[str, Path]" not in named.read_text(encoding="utf-8"):
+                assert f"tests/{named.name}" in group.tests, module
+
+
 @pytest.mark.parametrize(("lived", "status"), [(1, 0), (2, 1)])
 def test_more_than_a_tenth_of_survivors_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lived: int, status: int

@@ -1,6 +1,6 @@
 """Cases of the tokenizer contract: texts, with the tokens of Hugging Face's tokenizers, and where these stand.
 
-Takes a `tokenizers.Tokenizer` and texts. Gives the bytes that android_demo/core's Replay reads.
+Takes a `tokenizers.Tokenizer` and texts. Returns the bytes that android_demo/core's Replay reads.
 Leaves out: which texts and tokenizers (tokenizer_contract.py for the full sweep, frozen_cases.py for every test run).
 """
 

@@ -1,6 +1,6 @@
 """Texts on which tokenizers go wrong: made from code points, or read from the real data beside the repository.
 
-Gives plain strings; some hold unpaired surrogates, as a keyboard can send them.
+Returns plain strings; some hold unpaired surrogates, as a keyboard can send them.
 Leaves out: ids (tokenizer_cases.py).
 
 Random texts are the same on every machine: they come from `random.Random(seed).random()`, which Python promises to

@@ -11,7 +11,7 @@ from pocketbert.runtime.engines import MAX_THREADS
 
 Bundle = Annotated[Path, typer.Argument(help="A bundle made by `pocketbert export`.")]
 EngineName = Annotated[str | None, typer.Option(help="tflite, executorch or coreml; the best installed by default.")]
-Threads = Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="Threads of the engine.")]
+Threads = Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="Threads of the engine; coreml chooses its own.")]
 Data = Annotated[
     Path | None,
     typer.Option(

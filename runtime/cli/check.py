@@ -89,7 +89,9 @@ def check(
     report: Annotated[Path | None, typer.Option(help="Write a page for people: r.html.")] = None,
     bench: Annotated[Path | None, typer.Option(help="Show what `bench --json` wrote on the page too.")] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write all figures: r.json, or - for stdout.")] = None,
-    threads: Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="Threads of each engine.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=MAX_THREADS, help="Threads of each engine; coreml chooses its own.")
+    ] = 1,
     require_all: Annotated[
         bool, typer.Option("--require-all", help="Count a gate that cannot be evaluated as missed.")
     ] = False,

@@ -29,9 +29,10 @@ def write_page(target: Path, template: Path, **shown: Any) -> None:
 def write_whole(target: Path, content: str) -> None:
     """Writes under another name first, so that a file is whole or absent; lone surrogates become question marks.
 
-    What is there and is no regular file, a device or a pipe, is written to, not replaced. Raises PocketbertError.
+    What is there and is no regular file is written to, not replaced: a device, a pipe, a link, as /dev/stdout is one
+    even where it ends at a file. Raises PocketbertError.
     """
-    if target.exists() and not target.is_file():
+    if target.is_symlink() or (target.exists() and not target.is_file()):
         _write(target, content)
         return
     partial = target.with_name(f".{target.name}.{os.getpid()}")

@@ -2,7 +2,7 @@
 
     python tests/arm/check.py BUNDLE...          what `make check-arm` does with the demo bundles
 
-Takes bundles. Gives a line for each bundle and engine. Exit status 1 where an answer is further from the oracle than
+Takes bundles. Returns a line for each bundle and engine. Exit status 1 where an answer is further from the oracle than
 the runtime tolerates; 0 with a line that says so where emulation is not to be had. Leaves out: phones.
 """
 

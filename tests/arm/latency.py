@@ -2,7 +2,7 @@
 
     python latency.py tflite|executorch|onnxruntime MODEL LENGTH...      one line of JSON
 
-Takes a model file. Gives the median CPU seconds of a run at each length, with one thread. A proxy: emulation counts
+Takes a model file. Returns the median CPU seconds of a run at each length, with one thread. A proxy: emulation counts
 instructions more than cycles, so compare engines with it and never quote it as a phone's time.
 """
 

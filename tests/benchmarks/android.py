@@ -3,7 +3,7 @@
     python tests/benchmarks/android.py --work DIR [--bundle DIR] [--json FILE]      five minutes, on a quiet machine
 
 Takes a bundle, or makes one of DistilBERT-base's shape with random weights, which cost the same time as trained ones.
-Gives a table of medians and every sample as JSON. Leaves out: phones. A JVM's start itself is not counted: an app's
+Returns a table of medians and every sample as JSON. Leaves out: phones. A JVM's start itself is not counted: an app's
 process is there already.
 """
 

@@ -70,7 +70,7 @@ def _missing_atheris() -> str:
 
 
 def _fuzz(name: str, bundles: list[Path], seconds: int) -> int:
-    """Runs one target in a process of its own. Gives the number of finds: it stops at the first."""
+    """Runs one target in a process of its own. Returns the number of finds: it stops at the first."""
     FOUND.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=SCRATCH) as scratch:
         corpus = Path(scratch) / "corpus"

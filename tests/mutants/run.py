@@ -75,7 +75,7 @@ GROUPS = {
     ),
     "classifier": Group(
         ("runtime/classifier.py", "runtime/self_check.py", "runtime/tokenizer.py"),
-        ("tests/test_classifier_in_numpy.py", "tests/test_self_check.py"),
+        ("tests/test_classifier_in_numpy.py", "tests/test_self_check.py", "tests/test_tokenizer.py"),
     ),
     "quantize": Group(("export/quantize.py",), ("tests/test_quantize.py",)),
     "bundle": Group(("export/bundle.py", "export/golden.py"), ("tests/test_bundle_stages.py",)),

@@ -2,7 +2,7 @@
  * What org.pytorch.executorch.Module does in native code, for a plain JVM: four C functions over the ExecuTorch runtime of the
  * Python wheel.
  *
- * Takes a .pte file. Gives the float outputs of a method for one int32 input. A result other than 0 is an executorch::runtime::Error.
+ * Takes a .pte file. Returns the float outputs of a method for one int32 input. A result other than 0 is an executorch::runtime::Error.
  * Leaves out: other types, several inputs, calls at the same time.
  */
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /*
  * Runs the chat: does what its state asks for and puts the outcome back.
  *
- * Takes the models, the bot, the journal. Gives the state as a flow. Every function returns at once, from any thread.
+ * Takes the models, the bot, the journal. Returns the state as a flow. Every function returns at once, from any thread.
  * Leaves out: Android. Four coroutines watch the state: one opens and closes models, one labels texts, one keeps the
  * conversation, one looks at the memory while somebody looks at the figures.
  */
@@ -69,7 +69,7 @@ class Chat(
 
     fun showSheet(shown: Boolean) = mutable.update { it.copy(sheet = shown) }
 
-    /** Gives the model back until [wake]. */
+    /** Hands the model back until [wake]. */
     fun rest() = mutable.update { it.rested(true) }
 
     fun wake() = mutable.update { it.rested(false) }

@@ -1,7 +1,7 @@
 /*
  * Tokens that are found in a text before it is split into words: [MASK], and whatever was added to a vocabulary.
  *
- * Takes a text. Gives the places of these tokens. Leaves out: normalization; there is one finder for the text as
+ * Takes a text. Returns the places of these tokens. Leaves out: normalization; there is one finder for the text as
  * written and one for the normalized text.
  */
 package io.pocketbert.core

@@ -1,7 +1,7 @@
 /*
  * A text on its way through the steps of a tokenizer: code points, and for each where it stands in the text as written.
  *
- * Takes what a step writes. Gives the same to the next step. Leaves out: what moves a place, which each step says.
+ * Takes what a step writes. Returns the same to the next step. Leaves out: what moves a place, which each step says.
  */
 package io.pocketbert.core
 

@@ -1,7 +1,7 @@
 /*
  * A bundle as `pocketbert export` writes it: the manifest, and files that are compared with their hashes when opened.
  *
- * Takes a folder, or anything else that opens files by name (Android's assets). Gives the tokenizer, the golden cases,
+ * Takes a folder, or anything else that opens files by name (Android's assets). Returns the tokenizer, the golden cases,
  * and artifacts that are known to be the exported ones. Leaves out: running artifacts (an Engine does).
  */
 package io.pocketbert.core

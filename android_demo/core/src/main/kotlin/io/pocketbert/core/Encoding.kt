@@ -1,7 +1,7 @@
 /*
  * The tokens of a text, each with where it stands in it.
  *
- * Takes nothing; a Tokenizer makes it. Gives one number for each token in each array, special tokens included. Leaves out:
+ * Takes nothing; a Tokenizer makes it. Returns one number for each token in each array, special tokens included. Leaves out:
  * what the tokens mean to a task (TokenClassifier, QuestionAnswerer).
  */
 package io.pocketbert.core

@@ -1,7 +1,7 @@
 /*
  * What manifest.json says, checked before anything else is opened. BUNDLE.md describes every field.
  *
- * Takes the bytes of the file. Gives a Manifest. Leaves out: fields that apps do not need, and opening files (Bundle.kt).
+ * Takes the bytes of the file. Returns a Manifest. Leaves out: fields that apps do not need, and opening files (Bundle.kt).
  */
 package io.pocketbert.core
 

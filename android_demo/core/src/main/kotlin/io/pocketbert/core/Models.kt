@@ -1,7 +1,7 @@
 /*
  * The two models that turn a piece of text into ids: WordPiece and Unigram.
  *
- * Takes one piece of code points. Gives ids and how far each reaches, exactly those of Hugging Face's tokenizers. Leaves out: everything before
+ * Takes one piece of code points. Returns ids and how far each reaches, exactly those of Hugging Face's tokenizers. Leaves out: everything before
  * (Normalizer.kt, Splitter.kt) and behind (Tokenizer.kt).
  */
 package io.pocketbert.core

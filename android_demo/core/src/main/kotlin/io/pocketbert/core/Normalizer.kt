@@ -1,12 +1,12 @@
 /*
  * The steps of a normalizer, each over a whole text of code points.
  *
- * Takes a text in one list. Gives the normalized text in another. Which steps there are, and in which order, is what
+ * Takes a text in one list. Returns the normalized text in another. Which steps there are, and in which order, is what
  * the tables' program says. Leaves out: the meaning of a code point, which is in the tables (export/code_points.py).
  */
 package io.pocketbert.core
 
-/** Changes a text: reads `input`, appends to `output`, which is empty. Gives false, with `output` unused, for no change. */
+/** Changes a text: reads `input`, appends to `output`, which is empty. Returns false, with `output` unused, for no change. */
 internal fun interface NormalizerStep {
     fun run(input: AlignedText, output: AlignedText): Boolean
 }

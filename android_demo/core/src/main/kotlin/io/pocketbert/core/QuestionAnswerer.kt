@@ -1,7 +1,7 @@
 /*
  * From a question and a text to the stretch of the text that answers it.
  *
- * Takes an opened bundle and an engine for one of its artifacts. Gives the best answer; `findAnswer` is the rule alone, that of
+ * Takes an opened bundle and an engine for one of its artifacts. Returns the best answer; `findAnswer` is the rule alone, that of
  * transformers 4's question-answering pipeline (BUNDLE.md). Leaves out: all other answers, and threads, see TextClassifier.
  */
 package io.pocketbert.core

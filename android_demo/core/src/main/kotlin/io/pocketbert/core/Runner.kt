@@ -1,7 +1,7 @@
 /*
  * What all tasks share: a bundle opened with one engine, and ids run through it.
  *
- * Takes an opened bundle and an engine for one of its artifacts. Gives logits by rows of `columns`: one row, or one for each id.
+ * Takes an opened bundle and an engine for one of its artifacts. Returns logits by rows of `columns`: one row, or one for each id.
  * Leaves out: what they mean (TextClassifier, TokenClassifier, QuestionAnswerer), and threads: it blocks until it has an answer.
  */
 package io.pocketbert.core
@@ -14,7 +14,7 @@ import kotlin.math.abs
 /** A bundle opened with one engine for its task; safe to share between threads, which take turns at the engine. */
 interface OpenedBundle : AutoCloseable {
     /**
-     * Answers the bundle's golden cases: ids must be equal, probabilities within its tolerance. Gives the largest gap
+     * Answers the bundle's golden cases: ids must be equal, probabilities within its tolerance. Returns the largest gap
      * there was. Throws [EngineException] saying what differs. [SelfChecks] runs it once and keeps the outcome.
      */
     fun selfCheck(): Float

@@ -1,7 +1,7 @@
 /*
  * Which engines have proved themselves on which artifact: each is asked the golden cases once, and the outcome is kept.
  *
- * Takes an installed bundle and a kind of engine. Gives what was right here, opened for its task, or the reason in words why there is none.
+ * Takes an installed bundle and a kind of engine. Returns what was right here, opened for its task, or the reason in words why there is none.
  * An outcome belongs to the artifact, the golden cases, the engine's version and the device; whatever changes, the check
  * runs again. An engine that takes the app down with it while it is checked gets MOST_STARTS tries and is then taken for wrong.
  */

@@ -1,7 +1,7 @@
 /*
  * The steps of a pre-tokenizer: a text becomes pieces that are tokenized each for itself.
  *
- * Takes pieces. Gives more pieces, never an empty one. Leaves out: which code points split, which is in the tables.
+ * Takes pieces. Returns more pieces, never an empty one. Leaves out: which code points split, which is in the tables.
  */
 package io.pocketbert.core
 

@@ -2,7 +2,7 @@
  * A safetensors file: named arrays and a text of metadata.
  *
  * Takes its bytes: uint64 size of a JSON header, the header, the data; all little-endian
- * (https://github.com/huggingface/safetensors#format). Gives arrays of the types that the tokenizer's tables use.
+ * (https://github.com/huggingface/safetensors#format). Returns arrays of the types that the tokenizer's tables use.
  * Leaves out: other types, shapes (each array has one dimension or is read as if it had).
  */
 package io.pocketbert.core

@@ -1,7 +1,7 @@
 /*
  * From a text, or two, to labels: tokenizer, engine, softmax or sigmoid.
  *
- * Takes an opened bundle and an engine for one of its artifacts. Gives labels with probabilities, best first. Leaves
+ * Takes an opened bundle and an engine for one of its artifacts. Returns labels with probabilities, best first. Leaves
  * out: threads. Call it from a worker thread or a coroutine on one; it blocks until it has an answer.
  */
 package io.pocketbert.core

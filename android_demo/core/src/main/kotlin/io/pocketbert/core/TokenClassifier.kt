@@ -1,7 +1,7 @@
 /*
  * From a text to its entities: labels of tokens, grouped.
  *
- * Takes an opened bundle and an engine for one of its artifacts. Gives entities in the order of the text; `findEntities` is the rule
+ * Takes an opened bundle and an engine for one of its artifacts. Returns entities in the order of the text; `findEntities` is the rule
  * alone, that of transformers' token-classification pipeline (BUNDLE.md). Leaves out: threads, see TextClassifier.
  */
 package io.pocketbert.core

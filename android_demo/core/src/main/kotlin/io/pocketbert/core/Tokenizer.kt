@@ -1,7 +1,7 @@
 /*
  * From a text to the ids that an artifact takes, exactly as Hugging Face's tokenizers gives them.
  *
- * Takes tokenizer.safetensors of a bundle. Gives ids, special tokens included, cut to a length; where each stands in the text
+ * Takes tokenizer.safetensors of a bundle. Returns ids, special tokens included, cut to a length; where each stands in the text
  * as well if asked for (Encoding). Leaves out: padding (the classifiers), decoding.
  *
  * The road: find added tokens in the text as written; normalize each stretch between them; find added tokens in that;
@@ -84,14 +84,14 @@ class Tokenizer internal constructor(
         return maxLength - specials
     }
 
-    /** Tokenizes one text. Gives how many tokens stay. */
+    /** Tokenizes one text. Returns how many tokens stay. */
     private fun tokenize(text: String, maxLength: Int, work: Workspace): Int {
         val room = room(single, maxLength)
         sequence(text, maxLength, work, work.first)
         return minOf(work.first.size, room)
     }
 
-    /** Tokenizes two texts. Gives how many tokens stay of each. */
+    /** Tokenizes two texts. Returns how many tokens stay of each. */
     private fun tokenize(first: String, second: String, maxLength: Int, work: Workspace): Pair<Int, Int> {
         val room = room(pair, maxLength)
         sequence(first, Int.MAX_VALUE, work, work.first) // how much is cut depends on both whole lengths

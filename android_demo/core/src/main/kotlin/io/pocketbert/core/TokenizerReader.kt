@@ -1,7 +1,7 @@
 /*
  * Builds a Tokenizer from the program in tokenizer.safetensors, which BUNDLE.md describes.
  *
- * Takes the file's arrays and metadata. Gives the steps in their order; a step, model or version that is not known here
+ * Takes the file's arrays and metadata. Returns the steps in their order; a step, model or version that is not known here
  * is refused by name, never skipped.
  */
 package io.pocketbert.core

@@ -16,7 +16,7 @@ internal fun isAligned(encoding: Encoding, text: String): Boolean {
         tokens.zipWithNext().all { (a, b) -> encoding.starts[a] <= encoding.starts[b] && encoding.ends[a] <= encoding.ends[b] && encoding.words[b] - encoding.words[a] in 0..1 }
 }
 
-/** Gives null if `read` throws what it may. */
+/** Returns null if `read` throws what it may. */
 internal fun <T> refusing(read: () -> T): T? = try {
     read()
 } catch (_: BundleException) {

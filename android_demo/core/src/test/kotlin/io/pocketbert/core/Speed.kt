@@ -1,7 +1,7 @@
 /*
  * How fast the tokenizer is on a warm JVM: a line of JSON.
  *
- * Takes a tokenizer.safetensors and a file of texts, one a line. Gives the milliseconds of reading the tables, the bytes that
+ * Takes a tokenizer.safetensors and a file of texts, one a line. Returns the milliseconds of reading the tables, the bytes that
  * they hold, the median microseconds of a text of WORDS words, the bytes that one allocates, and the seconds for texts
  * of `half` and twice as many code points.
  */

@@ -1,7 +1,7 @@
 /*
  * Runs model.pte with ExecuTorch (XNNPACK).
  *
- * Takes an artifact's file. Gives an Engine: ids of any length up to the manifest's in, logits out.
+ * Takes an artifact's file. Returns an Engine: ids of any length up to the manifest's in, logits out.
  * Leaves out: other backends, which need an artifact of their own.
  */
 package io.pocketbert.executorch

@@ -1,7 +1,7 @@
 /*
  * Classifies texts as an app would: installed bundle, self-check, tokenizer, engine, probabilities.
  *
- * Takes a kind of engine, the folder of a bundle, a scratch folder, and texts on standard input: UTF-16 units counted by an int32. Gives
+ * Takes a kind of engine, the folder of a bundle, a scratch folder, and texts on standard input: UTF-16 units counted by an int32. Returns
  * for each text, on standard output, the number of its best label as int32 and the probability of each label as float32, in the
  * order of the manifest. All numbers are big-endian.
  */

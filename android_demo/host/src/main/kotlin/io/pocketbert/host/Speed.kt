@@ -1,7 +1,7 @@
 /*
  * How long an app waits, and what it holds: a line of JSON.
  *
- * Takes a kind of engine whose library is loaded, the folder of a bundle, a scratch folder and a text. Gives the milliseconds from an
+ * Takes a kind of engine whose library is loaded, the folder of a bundle, a scratch folder and a text. Returns the milliseconds from an
  * installed and checked bundle to its first label (of the second run on: the first one installs and checks) and those that the
  * processors worked for it, the microseconds of ROUNDS labels of the text and of as many by everything but the engine, the bytes that
  * the latter allocate for each, and by how many bytes the process grew till the last label. Leaves out: statistics.

@@ -1,7 +1,7 @@
 /*
  * Runs model.tflite with LiteRT's CompiledModel on the CPU (XNNPACK).
  *
- * Takes an artifact's file and a folder for its weight cache. Gives an Engine: ids of one of the manifest's lengths in,
+ * Takes an artifact's file and a folder for its weight cache. Returns an Engine: ids of one of the manifest's lengths in,
  * logits out. Leaves out: GPU and NPU, which need an artifact of their own.
  *
  * LiteRT packs the weights into the layout of its kernels. With a cache file all signatures share one packed copy
