@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 
 GOLDEN = "golden.json"
 # How far an engine's probabilities may be from its oracle's before it is refused. Kernels round halves and add up in
-# other orders, which moves an int8 step here and there: up to 0.009 in probability on the real checkpoints measured.
-# A wrong kernel moves tenths.
+# other orders, which moves an int8 step here and there: up to 0.009 in probability on the real classifiers measured,
+# 0.032 of a token's label. A wrong kernel moves tenths.
 TOLERANCE = 0.05
+# Where an answer starts is a softmax over all tokens, and likely places tie: ExecuTorch moves the 6-layer DistilBERT of
+# questions by 0.054. A kernel that takes the first scale for all channels moves it by 0.71, in one linear by 0.15.
+ANSWER_TOLERANCE = 0.1
 SHOWN = 40  # characters of a text in a message
 
 # Short, long, empty, accented, emoji, scripts, controls: what a phone's keyboard and clipboard can hold.
@@ -114,7 +117,8 @@ def write_golden(
         }
         for i, case in enumerate(cases)
     ]
-    content = json.dumps({"tolerance": TOLERANCE, "cases": described}, ensure_ascii=False, indent=1, allow_nan=False)
+    tolerance = ANSWER_TOLERANCE if encoder.config.task == QUESTION_ANSWERING else TOLERANCE
+    content = json.dumps({"tolerance": tolerance, "cases": described}, ensure_ascii=False, indent=1, allow_nan=False)
     (folder / GOLDEN).write_text(content + "\n", encoding="utf-8")
     return len(cases)
 

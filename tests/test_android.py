@@ -9,9 +9,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import android_build
@@ -22,14 +24,19 @@ from numpy.typing import NDArray
 from tokenizer_cases import units
 from tokenizer_texts import ODD, pool_texts, random_texts, read_tsv
 
-from pocketbert.runtime import Classifier
+from pocketbert.runtime import Classifier, QuestionAnswerer, TokenClassifier
+from pocketbert.runtime.manifest import read_manifest
 
 DEMOS = ("distilbert", "albert")
 ENGINES = {"tflite": "litert", "executorch": "executorch"}  # of Python -> module
 SUITES = sorted(android_build.ANDROID.glob("*/src/test/kotlin/**/*Test.kt"))
 ODD_TEXTS = 10_000
+TASK_TEXTS = 500  # beside the odd ones
+QUESTION = 8  # characters: a question leaves room for its text
 # The same library computes both; a sum in another order, as another alignment brings, moves the last digits.
 TOLERANCE = 1e-5
+Texts = str | tuple[str, str]
+Find = tuple[int, str, int, int]  # number of the text, label, start and end in UTF-16 units
 Answers = tuple[NDArray[np.int32], NDArray[np.float32]]  # best labels (texts,), probabilities (texts, labels)
 
 
@@ -49,6 +56,20 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         checkpoint = android_build.REPOSITORY / "export/demo" / name
         command = [Path(sys.executable).with_name("pocketbert"), "export", checkpoint, "--out", folder / name]
         subprocess.run([*command, "--formats", ",".join(ENGINES)], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def task_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of small bundles of the other tasks and of pairs, with random weights."""
+    from test_tasks import CASES, write_task
+
+    from pocketbert.export.bundle import ExportOptions, export_bundle
+
+    folder = tmp_path_factory.mktemp("task-bundles")
+    for name, (family, task, pairs) in CASES.items():
+        checkpoint = write_task(folder / f"{name}-checkpoint", family, task)
+        export_bundle(str(checkpoint), folder / name, ExportOptions(formats=tuple(ENGINES), max_length=24, pairs=pairs))
     return folder
 
 
@@ -106,15 +127,20 @@ def odd_texts() -> list[str]:
     return list(islice(chain(ODD, short, long, pool_texts()), ODD_TEXTS))
 
 
-def in_kotlin(module: str, bundle: Path, texts: list[str], scratch: Path) -> Answers:
+def ask_kotlin(module: str, bundle: Path, texts: Sequence[Texts], scratch: Path) -> bytes:
     """What the module's own program answers."""
-    done = android_build.java(f"{module}.AnswerKt", bundle, scratch, cases=b"".join(map(units, texts)))
+    asked = chain.from_iterable((text,) if isinstance(text, str) else text for text in texts)
+    done = android_build.java(f"{module}.AnswerKt", bundle, scratch, cases=b"".join(map(units, asked)))
     assert done.returncode == 0, done.stderr.decode()
-    rows = np.frombuffer(done.stdout, ">i4").reshape(len(texts), -1)
+    return done.stdout
+
+
+def in_kotlin(module: str, bundle: Path, texts: Sequence[Texts], scratch: Path) -> Answers:
+    rows = np.frombuffer(ask_kotlin(module, bundle, texts, scratch), ">i4").reshape(len(texts), -1)
     return rows[:, 0].astype(np.int32), rows[:, 1:].copy().view(">f4").astype(np.float32)
 
 
-def in_python(engine: str, bundle: Path, texts: list[str]) -> Answers:
+def in_python(engine: str, bundle: Path, texts: Sequence[Texts]) -> Answers:
     with Classifier.open(bundle, engine) as classifier:
         labels = list(classifier.manifest.labels)
         found = classifier.classify_batch(texts)
@@ -123,17 +149,82 @@ def in_python(engine: str, bundle: Path, texts: list[str]) -> Answers:
     return np.array(best, np.int32), np.array(scores, np.float32)
 
 
-def compare(engine: str, demo: Path, texts: list[str], lacking: dict[str, str], scratch: Path) -> None:
+def compare(engine: str, bundle: Path, texts: Sequence[Texts], lacking: dict[str, str], scratch: Path) -> None:
     module = ENGINES[engine]
     if module in lacking:
         pytest.skip(lacking[module])
-    expected_labels, expected = in_python(engine, demo, texts)
-    found_labels, found = in_kotlin(module, demo, texts, scratch)
+    expected_labels, expected = in_python(engine, bundle, texts)
+    found_labels, found = in_kotlin(module, bundle, texts, scratch)
     difference = np.abs(found - expected).max()
     print(f"{len(texts)} texts, largest difference {difference:.2g}")
     assert len(set(expected_labels)) > 1
     assert np.array_equal(found_labels, expected_labels)
     assert difference <= TOLERANCE
+
+
+def finds_in_kotlin(module: str, bundle: Path, texts: Sequence[Texts], scratch: Path) -> dict[Find, float]:
+    rows = [line.split("\t") for line in ask_kotlin(module, bundle, texts, scratch).decode().splitlines()]
+    return {(int(i), label, int(start), int(end)): float(score) for i, label, start, end, score in rows}
+
+
+def finds_in_python(engine: str, bundle: Path, texts: Sequence[Texts]) -> dict[Find, float]:
+    """Entities of texts, or answers to pairs of a question and a text."""
+    with open_bundle(bundle, engine) as model:
+        found = [model(text) if isinstance(text, str) else filter(None, [model(*text)]) for text in texts]
+    return {
+        (i, getattr(each, "label", ""), units_before(text, each.start), units_before(text, each.end)): each.score
+        for i, text in enumerate(text if isinstance(text, str) else text[1] for text in texts)
+        for each in found[i]
+    }
+
+
+def open_bundle(bundle: Path, engine: str) -> Any:
+    kinds: dict[str, Any] = {kind.task: kind for kind in (TokenClassifier, QuestionAnswerer)}
+    return kinds[read_manifest(bundle).task].open(bundle, engine)
+
+
+def units_before(text: str, place: int) -> int:
+    """UTF-16 units before a code point."""
+    return len(text[:place].encode("utf-16-be", "surrogatepass")) // 2
+
+
+def compare_finds(engine: str, bundle: Path, texts: Sequence[Texts], lacking: dict[str, str], scratch: Path) -> int:
+    """How many entities or answers there are: the same ones."""
+    module = ENGINES[engine]
+    if module in lacking:
+        pytest.skip(lacking[module])
+    expected = finds_in_python(engine, bundle, texts)
+    found = finds_in_kotlin(module, bundle, texts, scratch)
+    assert found.keys() == expected.keys()
+    difference = max(abs(found[find] - expected[find]) for find in expected)
+    print(f"{len(texts)} texts, {len(found)} found, largest difference {difference:.2g}")
+    assert difference <= TOLERANCE
+    return len(found)
+
+
+def odd_pairs() -> list[Texts]:
+    """Of a short text and another one."""
+    texts = [*ODD, *random_texts(TASK_TEXTS, seed=15)]
+    return [(first[:QUESTION], second) for first, second in zip(reversed(texts), texts, strict=True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("task", ["entities", "answers"])
+def test_kotlin_finds_what_python_finds_with_the_same_engine(
+    task_bundles: Path, lacking: dict[str, str], tmp_path: Path, task: str, engine: str
+) -> None:
+    """Of artifacts with a row for each id, and with two outputs that a signature orders as it likes."""
+    texts = odd_pairs() if task == "answers" else odd_texts()[: len(odd_pairs())]
+    assert compare_finds(engine, task_bundles / task, texts, lacking, tmp_path) > len(texts) / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_kotlin_labels_pairs_as_python_does(
+    task_bundles: Path, lacking: dict[str, str], tmp_path: Path, engine: str
+) -> None:
+    compare(engine, task_bundles / "pairs", odd_pairs(), lacking, tmp_path)
 
 
 @pytest.mark.slow

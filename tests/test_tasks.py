@@ -28,6 +28,7 @@ from pocketbert.export.encoder import Encoder, build_encoder, compute_logits, fi
 from pocketbert.export.quantize import DEFAULT_SCHEME, SCHEMES, quantize
 from pocketbert.export.reference import compute
 from pocketbert.export.tokenizer.load import TokenizerError, find_separator
+from pocketbert.runtime import QuestionAnswerer
 from pocketbert.runtime.errors import PocketbertError
 from pocketbert.runtime.manifest import (
     QUESTION_ANSWERING,
@@ -159,6 +160,17 @@ def test_real_checkpoints_of_other_tasks_equal_hugging_face(shared: Path, name: 
         encoding = loaded.tokenizer.encode(*texts)
         expected = reference_logits(model, encoding.ids, encoding.type_ids if paired else None)
         np.testing.assert_allclose(ours(encoder, encoding.ids), expected, atol=EQUAL, rtol=0, err_msg=str(texts))
+
+
+@pytest.mark.slow
+def test_both_engines_pass_the_self_check_of_a_real_answerer(shared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "answers"
+    options = ExportOptions(formats=("tflite", "executorch"))
+    export_bundle(str(shared / "models/distilbert-l6-h384-xquad"), folder, options)
+    for engine in options.formats:
+        with QuestionAnswerer.open(folder, engine) as answerer:
+            answer = answerer("When did Peter go to Rome?", "Anna lives in Oslo. Their son Peter went to Rome in 1998.")
+        assert answer and answer.text == "1998"
 
 
 @pytest.mark.parametrize("family", TYPED)

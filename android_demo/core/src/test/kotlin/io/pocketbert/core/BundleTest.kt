@@ -130,11 +130,15 @@ class BundleTest {
 
     @Test
     fun anAlteredOrMissingFileIsNamed() {
-        val altered = { name: String -> { fake: FakeBundle -> fake.files[name] = fake.files.getValue(name) + 0 } }
-        assertTrue("tokenizer.safetensors is not the file" in refusal(altered("tokenizer.safetensors")) { it.tokenizer() })
-        assertTrue("golden.json is not the file" in refusal(altered("golden.json")) { it.golden() })
         val verify = { bundle: Bundle -> bundle.verify(bundle.manifest.artifact("tflite")) }
-        assertTrue("model.tflite is not the file" in refusal(altered("model.tflite"), verify))
+        val longer = { content: ByteArray -> content + 0 }
+        val asLong = { content: ByteArray -> content.copyOf().also { it[0]++ } } // which only its hash tells
+        for (change in listOf(longer, asLong)) {
+            val altered = { name: String -> { fake: FakeBundle -> fake.files[name] = change(fake.files.getValue(name)) } }
+            assertTrue("tokenizer.safetensors is not the file" in refusal(altered("tokenizer.safetensors")) { it.tokenizer() })
+            assertTrue("golden.json is not the file" in refusal(altered("golden.json")) { it.golden() })
+            assertTrue("model.tflite is not the file" in refusal(altered("model.tflite"), verify))
+        }
         assertTrue("model.tflite cannot be read" in refusal({ files.remove("model.tflite") }, verify))
         assertTrue("no manifest.json" in assertFailsWith<BundleException> { Bundle.open { throw java.io.IOException() } }.message!!)
     }
