@@ -5,7 +5,7 @@ Leaves out: speed beyond what BLAS gives, and everything that is not in ops.py.
 
 What it models: every value that the program declares fp16 is stored as fp16, so each op computes in float32
 and its result is rounded once, to nearest even, with fp16's range: 65520 and more is infinite. Weights are
-fp16 too: int8 times an fp16 scale, rounded.
+fp16 too: int8 or int4 times an fp16 scale, rounded.
 What it does not model: how a device rounds inside an op or fuses several, in which order and width it adds up
 (the Neural Engine may accumulate in fp16), and that it may flush subnormal numbers to 0. It proves that the
 program that was written computes the right answer, not that one chip does.
@@ -28,10 +28,11 @@ from pocketbert.runtime.errors import EngineError
 
 Array = NDArray[Any]
 
-# The ops that hold a constant, and the attributes that they need.
+# The ops that hold a constant, and what they make it of: iOS 16's have attributes, iOS 18's have inputs.
 CONSTANTS = {
     "const": {"val"},
     "constexpr_affine_dequantize": {"quantized_data", "scale", "zero_point", "axis"},
+    "constexpr_blockwise_shift_scale": {"data", "scale"},
 }
 VARIADIC = "values"  # the one parameter, of concat, that takes several values
 # What numpy raises for operands that do not fit together; a damaged program can ask for any of them.
@@ -137,7 +138,7 @@ def _load(operations: list[Operation], widened: set[str], transposed: set[str]) 
 
     A linear's weight lies in memory as it is read, transposed: BLAS would do it anew for every block of rows.
     """
-    keys = {_only_output(op)[0]: (op.type, frozenset(op.attributes.items())) for op in operations}
+    keys = {_only_output(op)[0]: (op.type, frozenset(_stored(op).items())) for op in operations}
     wide, turned = ({keys[name] for name in names & set(keys)} for names in (widened, transposed))
     arrays: dict[Any, Array] = {}
     for op in operations:
@@ -150,14 +151,25 @@ def _load(operations: list[Operation], widened: set[str], transposed: set[str]) 
 
 def _read_constant(op: Operation) -> Array:
     name, type_ = _only_output(op)
-    if set(op.attributes) != CONSTANTS[op.type] or op.inputs:
-        raise UnreadableProgram(f"{op.type} {name!r} has the attributes {sorted(op.attributes)}")
-    attributes = {attribute: value.read() for attribute, value in op.attributes.items()}
+    stored = _stored(op)
+    if set(stored) != CONSTANTS[op.type]:
+        raise UnreadableProgram(f"{op.type} {name!r} is made of {sorted(stored)}")
+    parts = {part: value.read() for part, value in stored.items()}
     try:
-        array = attributes["val"] if op.type == "const" else _dequantize(**attributes)
+        array = MAKERS[op.type](**parts)
     except MISFITS as error:
         raise UnreadableProgram(f"{op.type} {name!r} cannot be computed: {error}") from error
     return _conform(array, type_, f"{op.type} {name!r}")
+
+
+def _stored(op: Operation) -> dict[str, Value]:
+    """What a constant is made of."""
+    found = dict(op.attributes)
+    for name, values in op.inputs.items():
+        if len(values) != 1 or not isinstance(values[0], Value):
+            raise UnreadableProgram(f"{op.type} {_only_output(op)[0]!r}: {name!r} is not one constant")
+        found[name] = values[0]
+    return found
 
 
 def _dequantize(quantized_data: Array, scale: Array, zero_point: Array, axis: Array) -> Array:
@@ -168,6 +180,23 @@ def _dequantize(quantized_data: Array, scale: Array, zero_point: Array, axis: Ar
     array -= zero_point.astype(np.float32).reshape(sizes)
     array *= scale.astype(np.float32).reshape(sizes)
     return array
+
+
+def _scale_blocks(data: Array, scale: Array) -> Array:
+    """data * scale, which has a number for each block: a block's sizes are those of data by those of scale."""
+    if data.ndim != scale.ndim or any(size % count for size, count in zip(data.shape, scale.shape, strict=True)):
+        raise ValueError(f"scales {scale.shape} do not divide {data.shape}")
+    wide = scale.astype(np.float32)
+    for axis, (size, count) in enumerate(zip(data.shape, scale.shape, strict=True)):
+        wide = wide if count == 1 else np.repeat(wide, size // count, axis)
+    return data.astype(np.float32) * wide
+
+
+MAKERS: dict[str, Callable[..., Array]] = {
+    "const": lambda val: val,
+    "constexpr_affine_dequantize": _dequantize,
+    "constexpr_blockwise_shift_scale": _scale_blocks,
+}
 
 
 def _conform(array: Array, type_: TensorType, name: str) -> Array:

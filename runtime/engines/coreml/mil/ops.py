@@ -77,10 +77,17 @@ def expand_dims(x: Array, axes: Array) -> Array:
     return np.expand_dims(x, _axes(axes))
 
 
-def gather(x: Array, indices: Array, axis: int | Array = 0, batch_dims: int | Array = 0) -> Array:
+def gather(
+    x: Array,
+    indices: Array,
+    axis: int | Array = 0,
+    batch_dims: int | Array = 0,
+    validate_indices: bool | Array = False,
+) -> Array:
     """Slices of `x` along `axis`: x.shape[:axis] + indices.shape + x.shape[axis + 1:]."""
-    if batch_dims:
-        raise UnsupportedOp(f"batch_dims {batch_dims} is not supported: only 0")
+    for name, value in (("batch_dims", batch_dims), ("validate_indices", validate_indices)):
+        if value:
+            raise UnsupportedOp(f"{name} {value} is not supported: only 0")
     return np.take(x, indices, axis=int(axis))
 
 
@@ -269,6 +276,8 @@ ARITHMETIC: dict[str, Callable[..., Array]] = {
     "logical_and": lambda x, y: np.logical_and(x, y),
     "logical_not": lambda x: np.logical_not(x),
     "matmul": matmul,
+    "maximum": lambda x, y: np.maximum(x, y),
+    "minimum": lambda x, y: np.minimum(x, y),
     "mul": lambda x, y: np.multiply(x, y),
     "not_equal": lambda x, y: np.not_equal(x, y),
     "real_div": real_div,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketbert.runtime.engines.coreml.mil.protobuf import Message, UnreadableProgram
-from pocketbert.runtime.engines.coreml.mil.weights import Blob
+from pocketbert.runtime.engines.coreml.mil.weights import Blob, unpack_int4
 from pocketbert.runtime.manifest import LARGEST_MANIFEST, read_regular
 
 LARGEST_MODEL = 1 << 24  # bytes; without weights a base-size encoder has some hundred thousand
@@ -54,9 +54,11 @@ DATA_TYPES = {
     21: np.dtype("i1"),
     22: np.dtype("<i2"),
     23: np.dtype("<i4"),
+    25: np.dtype("i1"),
     31: np.dtype("u1"),
     32: np.dtype("<u2"),
 }
+INT4 = 25  # whose constants are two numbers in a byte, in the program as in a blob file
 MODEL_PATH = "@model_path/"  # how a program names the folder that its model file lies in
 
 
@@ -66,6 +68,7 @@ class TensorType:
 
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
+    four_bits: bool = False  # numbers of -8 to 7, which numpy has as int8
 
     def admits(self, shape: tuple[int, ...]) -> bool:
         """Whether an array of `shape` can be of this type."""
@@ -86,7 +89,7 @@ class Value:
         if isinstance(self.stored, str):
             return np.array(self.stored, STRING)
         dtype = self.type.dtype
-        found = self.stored.read() if isinstance(self.stored, Blob) else np.frombuffer(self.stored, np.uint8)
+        found = self.stored.read() if isinstance(self.stored, Blob) else self._unpack(self.stored)
         if isinstance(self.stored, Blob) and found.dtype != dtype:
             raise UnreadableProgram(f"a constant declared {dtype} is stored as {found.dtype}")
         sizes = [-1 if size is None else size for size in self.type.shape]
@@ -96,6 +99,11 @@ class Value:
             return found.view(dtype).reshape(sizes)
         except ValueError as error:  # more dimensions than numpy has, or sizes whose product is 0 and still too large
             raise UnreadableProgram(f"a constant declared {dtype} {self.type.shape} is no array: {error}") from None
+
+    def _unpack(self, stored: bytes) -> NDArray[Any]:
+        if not self.type.four_bits:
+            return np.frombuffer(stored, np.uint8)
+        return unpack_int4(stored, odd=bool(math.prod(size or 0 for size in self.type.shape) % 2))
 
 
 @dataclass(frozen=True)
@@ -223,7 +231,7 @@ def _read_type(type_: Message) -> TensorType:
         raise UnreadableProgram(f"a value is not a tensor of a supported type (DataType {data_type} in MIL.proto)")
     if tensor.integer(TENSOR_RANK) != len(dimensions):
         raise UnreadableProgram(f"a tensor has {len(dimensions)} sizes and rank {tensor.integer(TENSOR_RANK)}")
-    return TensorType(DATA_TYPES[data_type], tuple(map(_read_dimension, dimensions)))
+    return TensorType(DATA_TYPES[data_type], tuple(map(_read_dimension, dimensions)), data_type == INT4)
 
 
 def _read_dimension(dimension: Message) -> int | None:
