@@ -22,11 +22,21 @@ from pathlib import Path
 import torch
 
 from pocketbert.export.atomic_directory import publish, stage
+from pocketbert.export.calibration_texts import read_calibration_texts
 from pocketbert.export.checkpoint import Checkpoint, load_checkpoint
 from pocketbert.export.encoder import Encoder, build_encoder
 from pocketbert.export.golden import GOLDEN, write_golden
 from pocketbert.export.lowering import Result, Workers, save_oracles
-from pocketbert.export.quantize import DEFAULT_SCHEME, PER_TENSOR_ACTIVATIONS, SCHEMES, make_oracles
+from pocketbert.export.quantize import (
+    DEFAULT_SCHEME,
+    FOUR_BIT_SCHEME,
+    PER_TENSOR_ACTIVATIONS,
+    SCHEMES,
+    hash_weights,
+    make_oracles,
+    weight_bits,
+)
+from pocketbert.export.rounding import FOUR_BITS
 from pocketbert.export.tokenizer.tables import TABLES, compile_tokenizer
 from pocketbert.export.worker_process import SCRATCH
 from pocketbert.runtime.errors import PocketbertError
@@ -37,6 +47,7 @@ from pocketbert.runtime.manifest import (
     TASKS,
     TOKEN_CLASSIFICATION,
     Artifact,
+    Calibration,
     Manifest,
     Tensor,
     describe_file,
@@ -60,6 +71,7 @@ ORACLES = "oracles.pt"  # in the hidden folder, beside the bundle
 MB = 1_000_000
 SPACE_FACTOR = 3  # staging holds each artifact once, a converter's own temporary files up to twice more
 FP32_BYTES = 4
+BYTE_BITS, HALF_BITS = 8, 16
 
 
 class ExportError(PocketbertError):
@@ -78,6 +90,7 @@ class ExportOptions:
     tflite_compat: str | None = None  # oldest TFLite runtime on which model.tflite must be right
     task: str | None = None  # for a checkpoint whose config.json does not say it
     pairs: bool = False  # a classifier was trained on two texts at once
+    calibrate: Path | None = None  # texts that 4 bits are calibrated by; None: the package's own
 
 
 @dataclass(frozen=True)
@@ -103,8 +116,8 @@ def export_bundle(source: str, out: Path, options: ExportOptions, progress: Prog
     stages.finish("checkpoint", _say_task(checkpoint))
     with _disk_errors(out), stage(out) as staging:
         _check_space(checkpoint, staging, options)
-        artifacts = _write_artifacts(checkpoint, lengths, options, staging, stages)
-        manifest = _describe(checkpoint, lengths, options, staging, artifacts)
+        artifacts, calibration = _write_artifacts(checkpoint, lengths, options, staging, stages)
+        manifest = _describe(checkpoint, lengths, options, staging, artifacts, calibration)
         write_manifest(manifest, staging)
         _check_out(out, options)  # much can happen in a minute
         publish(staging, out, replace=options.force)
@@ -138,6 +151,13 @@ def _check_options(out: Path, options: ExportOptions) -> None:
     check_formats(options.formats)
     if options.scheme not in SCHEMES:
         raise ExportError(f"unknown scheme {options.scheme!r}: use {', '.join(SCHEMES)}")
+    four_bits = SCHEMES[options.scheme].bits == FOUR_BITS
+    if options.calibrate and not four_bits:
+        raise ExportError(
+            f"{options.scheme} needs no calibration: leave --calibrate out, or pass --scheme {FOUR_BIT_SCHEME}"
+        )
+    if options.tflite_compat and four_bits:
+        raise ExportError(f"tflite-runtime {TFLITE_COMPAT} cannot compute {options.scheme}: leave one of the two out")
     if options.tflite_compat not in (None, TFLITE_COMPAT):
         raise ExportError(f"unknown --tflite-compat {options.tflite_compat!r}: use {TFLITE_COMPAT}")
     if options.task not in (None, *TASKS):
@@ -180,35 +200,38 @@ def _lengths(checkpoint: Checkpoint, max_length: int) -> tuple[int, ...]:
 
 def _write_artifacts(
     checkpoint: Checkpoint, lengths: Sequence[int], options: ExportOptions, staging: Path, stages: Progress
-) -> list[Artifact]:
+) -> tuple[list[Artifact], Calibration | None]:
     """Quantizes while the workers start, and computes the golden cases while they lower."""
     hidden = staging.parent
     (hidden / SCRATCH).mkdir()
     with Workers(options.formats, hidden) as workers:
         file = hidden / ORACLES
-        oracles = _make_oracles(checkpoint, max(lengths), options, file, stages)
+        oracles, calibration = _make_oracles(checkpoint, max(lengths), options, file, stages)
         for name in options.formats:
             stages.start(name, note="lowering")
             workers.lower(name, file, _stored_oracle(name, options), lengths, staging)
         _write_golden(checkpoint, oracles, options, max(lengths), staging, stages)
         parts = {name: _weight_bytes(name, oracles, options) for name in options.formats}
         del oracles  # larger than the checkpoint; the workers have theirs from the file
-        return _collect(workers, parts, options, stages)
+        return _collect(workers, parts, options, stages), calibration
 
 
 def _make_oracles(
     checkpoint: Checkpoint, max_length: int, options: ExportOptions, file: Path, stages: Progress
-) -> dict[str, Encoder]:
+) -> tuple[dict[str, Encoder], Calibration | None]:
     """By activations: the fp32 encoder, and all that is lowered or in the golden cases. `file` gets what is lowered."""
     stages.start("oracle", note="quantizing")
     encoder = build_encoder(replace(checkpoint.config, max_position_embeddings=max_length), checkpoint.tensors)
     _check_half_range(encoder, options)
+    four_bits = SCHEMES[options.scheme].bits == FOUR_BITS
+    texts = read_calibration_texts(checkpoint, options.calibrate, max_length) if four_bits else None
     stored = {_stored_oracle(name, options) for name in options.formats}
     golden_ones = {_activations(name, options) for name in FORMATS}
-    oracles = make_oracles(encoder, sorted({"fp32", *stored, *golden_ones}), options.scheme)
+    names = sorted({"fp32", *stored, *golden_ones})
+    oracles = make_oracles(encoder, names, options.scheme, texts.ids if texts else (), lambda: stages.advance("oracle"))
     save_oracles({name: oracles[name] for name in sorted(stored)}, file)
-    stages.finish("oracle", options.scheme)
-    return oracles
+    stages.finish("oracle", f"{options.scheme}, calibrated by {len(texts.ids)} texts" if texts else options.scheme)
+    return oracles, Calibration(len(texts.ids), texts.sha256, hash_weights(oracles["int8"])) if texts else None
 
 
 def _check_half_range(encoder: Encoder, options: ExportOptions) -> None:
@@ -231,7 +254,7 @@ def _activations(name: str, options: ExportOptions) -> str:
 
 def _stored_oracle(name: str, options: ExportOptions) -> str:
     """The oracle whose weights a format stores. Core ML's are int8 too: only its activations are not."""
-    if not SCHEMES[options.scheme].int8:
+    if SCHEMES[options.scheme].bits is None:
         return "fp32"
     return PER_TENSOR_ACTIVATIONS if name == "tflite" and options.tflite_compat else "int8"
 
@@ -267,12 +290,14 @@ def _one_thread() -> Iterator[None]:
 
 def _weight_bytes(name: str, oracles: Mapping[str, Encoder], options: ExportOptions) -> dict[str, int]:
     """Bytes of the weights by part, as the format stores them."""
-    parts = {"embeddings": 0, "layers": 0, "head": 0}
-    for place, tensor in oracles[_stored_oracle(name, options)].state_dict().items():
+    oracle = oracles[_stored_oracle(name, options)]
+    bits, sixteen = weight_bits(oracle), _activations(name, options) == "fp16"
+    stored = {"embeddings": 0, "layers": 0, "head": 0}
+    for place, tensor in oracle.state_dict().items():
         if not place.endswith("zero_point"):  # always 0; no two formats store it alike
-            narrow = _activations(name, options) == "fp16" and tensor.is_floating_point()
-            parts[place.partition(".")[0]] += tensor.numel() * (2 if narrow else tensor.element_size())
-    return parts
+            own = HALF_BITS if sixteen and tensor.is_floating_point() else BYTE_BITS * tensor.element_size()
+            stored[place.partition(".")[0]] += tensor.numel() * bits.get(place, own)
+    return {part: total // BYTE_BITS for part, total in stored.items()}
 
 
 def _collect(
@@ -306,6 +331,7 @@ def _describe(
     options: ExportOptions,
     staging: Path,
     artifacts: Sequence[Artifact],
+    calibration: Calibration | None,
 ) -> Manifest:
     return Manifest(
         task=checkpoint.config.task,
@@ -329,12 +355,13 @@ def _describe(
         },
         tools={tool: _version(tool) for tool in TOOLS},
         pairs=checkpoint.pairs,
+        calibration=calibration,
     )
 
 
 def _check_space(checkpoint: Checkpoint, staging: Path, options: ExportOptions) -> None:
     weights = sum(tensor.numel() for tensor in checkpoint.tensors.values())
-    stored = weights if SCHEMES[options.scheme].int8 else FP32_BYTES * weights
+    stored = weights if SCHEMES[options.scheme].bits else FP32_BYTES * weights
     needed = stored * (SPACE_FACTOR * len(options.formats) + 1)  # 1: the oracles
     free = shutil.disk_usage(staging).free
     if free < needed:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -100,6 +101,22 @@ class Layer(nn.Module):
         return context.permute(1, 0, 2).contiguous().view(-1, self.num_attention_heads * self.head_dim)
 
 
+@dataclass(frozen=True)
+class Pack:
+    """Texts whose tokens lie one after the other, none padded, so that linears see one large matrix."""
+
+    texts: Sequence[Tensor]  # int (seq,) each
+    starts: Tensor  # int64 (texts,): where each has its [CLS], the one position that some heads read
+    mask: Tensor  # float32 (tokens, tokens): 0 within a text, MASKED_SCORE between texts
+
+    @classmethod
+    def of(cls, texts: Sequence[Tensor]) -> Pack:
+        """Packs texts of one token or more each."""
+        lengths = torch.tensor([len(ids) for ids in texts])
+        owners = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        return cls(texts, torch.cumsum(lengths, 0) - lengths, (owners[:, None] != owners) * MASKED_SCORE)
+
+
 class Encoder(nn.Module):
     """input_ids int32 (1, seq) -> float32 logits: (1, labels), (1, seq, labels), or start and end (1, seq) each."""
 
@@ -121,6 +138,20 @@ class Encoder(nn.Module):
             x = self.layers[stored](x, x, mask)
         query_states = x if self.num_positions is None else x[: self.num_positions]
         return self.shape_outputs(self.head(self.layers[last](query_states, x, mask)))
+
+    def embed(self, pack: Pack) -> Tensor:
+        """float (tokens, hidden) of several texts, for `run_layers`."""
+        return torch.cat([self.embeddings(ids) for ids in pack.texts])
+
+    def run_layers(self, x: Tensor, pack: Pack, start: int, stop: int) -> Tensor:
+        """From `start` to before `stop` of the depths: (tokens, hidden) -> the same, or behind the last depth a row for
+        each position that the head reads, text by text."""
+        mask = pack.mask.to(x.dtype)
+        for depth in range(start, stop):
+            ends = depth + 1 == len(self.config.layer_schedule) and self.num_positions is not None
+            read = pack.starts if ends else slice(None)
+            x = self.layers[self.config.layer_schedule[depth]](x[read], x, mask[read])
+        return x
 
 
 def build_encoder(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> Encoder:

@@ -1,17 +1,21 @@
 """The scheme, and the int8 oracle: the arithmetic that every artifact must reproduce, in torch.
 
-Takes the fp32 `Encoder`. Returns the same module with every linear and the word table in int8.
-Leaves out: calibration (activations are quantized as they come) and anything below 8 bits.
+Takes the fp32 `Encoder`. Returns the same module with every linear and the word table in whole numbers.
+Leaves out: rounding a weight (rounding.py) and what 4 bits are calibrated by (calibration.py); activations are
+quantized as they come.
 
 The scheme's name is its specification, after ai-edge-quantizer: `dynamic_wi8_afp32` stores weights as
 symmetric int8, one scale per output channel (per row of the word table), and keeps fp32 between the
 linears, whose inputs are quantized on the fly, asymmetric int8 with one scale and zero point per token.
+`dynamic_wi4_afp32` is the same with int4 in the linears of the layers and in most rows of the word table, each scale a
+number of fp16.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -20,13 +24,26 @@ from torch import Tensor, nn
 from torch.ao.quantization.fx._decomposed import quantized_decomposed_lib  # noqa: F401  registers the ops
 from torch.nn import functional
 
+from pocketbert.export.calibration import Calibrated, calibrate
 from pocketbert.export.encoder import Encoder, Layer, copy_modules
+from pocketbert.export.rounding import (
+    FOUR_BITS,
+    RANGE,
+    Rounded,
+    find_grid,
+    round_rows,
+    round_table,
+    round_to_half_scales,
+)
 
 # Hidden units put in twice per layer. On the 6-layer DistilBERT 8 take the mean drift from 0.0041 to 0.0034, 32 to
 # 0.0032, for 0.3 and 1 % more bytes; a multiple of 8 keeps the kernels' tiles full.
 SPLIT_UNITS = 8
+# One row of so many in a word table of 4 bits keeps 8: on the 6-layer DistilBERT that halves what the table costs, from
+# 0.0115 to 0.0058 in a probability on average, for an eighth more bytes. A scale for each 32 numbers takes as many, and
+# leaves 0.0074.
+FREQUENT_SHARE = 8
 INT8_MIN, INT8_MAX = -128, 127
-WEIGHT_MAX = 127  # symmetric: -128 stays unused, so that negating a weight cannot overflow
 
 
 @dataclass(frozen=True)
@@ -34,35 +51,37 @@ class Scheme:
     """How weights are stored; activations follow from it and from the backend."""
 
     name: str
-    int8: bool
+    bits: int | None  # of a weight of a layer or the word table; None: floats
     per_channel: bool = True  # else one scale for a whole weight, repeated for each row
 
 
+DEFAULT_SCHEME, FOUR_BIT_SCHEME = "dynamic_wi8_afp32", "dynamic_wi4_afp32"
 SCHEMES = {
-    scheme.name: scheme for scheme in (Scheme("dynamic_wi8_afp32", int8=True), Scheme("float_wf32_afp32", int8=False))
+    scheme.name: scheme
+    for scheme in (Scheme(DEFAULT_SCHEME, 8), Scheme(FOUR_BIT_SCHEME, FOUR_BITS), Scheme("float_wf32_afp32", None))
 }
-DEFAULT_SCHEME = "dynamic_wi8_afp32"
 # For runtimes that ignore all but the first scale of a weight; coarser, so no choice of its own.
 PER_TENSOR_ACTIVATIONS = "int8_per_tensor"  # how a manifest names it
-PER_TENSOR = Scheme("dynamic_wi8_per_tensor_afp32", int8=True, per_channel=False)
+PER_TENSOR = Scheme("dynamic_wi8_per_tensor_afp32", 8, per_channel=False)
 
 decomposed = torch.ops.quantized_decomposed
 
 
 class DynamicLinear(nn.Module):
-    """A linear with int8 weights per output channel and dynamic int8 activations per token."""
+    """A linear with int8 or int4 weights per output channel and dynamic int8 activations per token."""
 
     weight: Tensor  # int8 (out, in)
     scale: Tensor  # float32 (out,)
     zero_point: Tensor  # int64 (out,), all 0
     bias: Tensor  # float32 (out,)
 
-    def __init__(self, linear: nn.Linear, per_channel: bool = True) -> None:
+    def __init__(self, linear: nn.Linear, rounded: Rounded | None = None) -> None:
         super().__init__()
-        weight, scale = quantize_rows(linear.weight, per_channel)
-        self.register_buffer("weight", weight)
-        self.register_buffer("scale", scale)
-        self.register_buffer("zero_point", torch.zeros(len(scale), dtype=torch.int64))
+        rounded = rounded or round_rows(linear.weight)
+        self.bits = rounded.bits
+        self.register_buffer("weight", rounded.weight)
+        self.register_buffer("scale", rounded.scale)
+        self.register_buffer("zero_point", torch.zeros(len(rounded.scale), dtype=torch.int64))
         self.register_buffer("bias", linear.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:  # (tokens, in) -> (tokens, out)
@@ -70,7 +89,7 @@ class DynamicLinear(nn.Module):
         quantized = decomposed.quantize_per_token(x, *token, INT8_MIN, INT8_MAX, torch.int8)
         x = decomposed.dequantize_per_token(quantized, *token, INT8_MIN, INT8_MAX, torch.int8, torch.float32)
         weight = decomposed.dequantize_per_channel(
-            self.weight, self.scale, self.zero_point, 0, -WEIGHT_MAX, WEIGHT_MAX, torch.int8
+            self.weight, self.scale, self.zero_point, 0, *RANGE[self.bits], torch.int8
         )
         return functional.linear(x, weight, self.bias)
 
@@ -78,17 +97,17 @@ class DynamicLinear(nn.Module):
         return _linear(self.weight * self.scale[:, None], self.bias)
 
 
-class Int8Embedding(nn.Module):
-    """A table with int8 rows and a scale for each."""
+class QuantizedEmbedding(nn.Module):
+    """A table with int8 or int4 rows and a scale for each."""
 
     weight: Tensor  # int8 (rows, width)
     scale: Tensor  # float32 (rows, 1)
 
-    def __init__(self, embedding: nn.Embedding, per_channel: bool = True) -> None:
+    def __init__(self, rounded: Rounded) -> None:
         super().__init__()
-        weight, scale = quantize_rows(embedding.weight, per_channel)
-        self.register_buffer("weight", weight)
-        self.register_buffer("scale", scale[:, None])
+        self.bits = rounded.bits
+        self.register_buffer("weight", rounded.weight)
+        self.register_buffer("scale", rounded.scale[:, None])
 
     def forward(self, ids: Tensor) -> Tensor:  # (seq,) -> (seq, width)
         rows = functional.embedding(ids, self.weight)  # int8 (seq, width)
@@ -98,27 +117,96 @@ class Int8Embedding(nn.Module):
         return nn.Embedding.from_pretrained(self.weight * self.scale)
 
 
-def quantize_rows(weight: Tensor, per_channel: bool = True) -> tuple[Tensor, Tensor]:
-    """Symmetric int8 with a scale per row: float (rows, width) -> int8 (rows, width), float32 (rows,)."""
-    peak = weight.detach().abs().amax(dim=1)
-    if not per_channel:
-        peak = torch.full_like(peak, float(peak.max()))
-    scale = torch.where(peak > 0, peak / WEIGHT_MAX, 1.0)  # an empty row needs any scale but 0
-    return torch.round(weight.detach() / scale[:, None]).to(torch.int8), scale
+class TwoTables(nn.Module):
+    """A word table whose first rows are int8 and whose others are int4.
+
+    Vocabularies list their pieces by how frequent they are: of BERT's the first eighth has seven of ten tokens that
+    texts are made of. It is stored apart, with a row of zeros behind it for all other ids, which have their rows in
+    the second table, behind a row of zeros for these.
+    """
+
+    zeros: Tensor  # int32: the first id that the first table does not have, in whose place it has zeros
+    before: Tensor  # int32: the id before, in whose place the second table has zeros
+
+    def __init__(self, first: QuantizedEmbedding, others: QuantizedEmbedding) -> None:
+        super().__init__()
+        self.first, self.others = first, others
+        self.register_buffer("zeros", torch.tensor(len(first.weight) - 1, dtype=torch.int32))
+        self.register_buffer("before", self.zeros - 1)
+
+    @classmethod
+    def of(cls, embedding: nn.Embedding) -> TwoTables:
+        """Rounds a table; what was trained to be of 4 bits is taken as it is."""
+        count = max(1, len(embedding.weight) // FREQUENT_SHARE)
+        empty = torch.zeros(1, embedding.embedding_dim)
+        first, others = embedding.weight[:count], embedding.weight[count:]
+        rounded = find_grid(others) or round_table(others)
+        zero = Rounded(empty.to(torch.int8), torch.ones(1), FOUR_BITS)
+        return cls(
+            QuantizedEmbedding(round_to_half_scales(torch.cat([first, empty]))),
+            QuantizedEmbedding(
+                Rounded(torch.cat([zero.weight, rounded.weight]), torch.cat([zero.scale, rounded.scale]), FOUR_BITS)
+            ),
+        )
+
+    def forward(self, ids: Tensor) -> Tensor:  # (seq,) -> (seq, width)
+        return self.first(torch.minimum(ids, self.zeros)) + self.others(torch.maximum(ids, self.before) - self.before)
+
+    def dequantize(self) -> nn.Embedding:
+        first, others = self.first.dequantize().weight, self.others.dequantize().weight
+        return nn.Embedding.from_pretrained(torch.cat([first[:-1], others[1:]]))
 
 
-def quantize(encoder: Encoder, scheme: Scheme) -> Encoder:
-    """Returns a quantized copy of `encoder`, or `encoder` itself for a float scheme. ALBERT stays shared."""
-    if not scheme.int8:
+def quantize(
+    encoder: Encoder, scheme: Scheme, texts: Sequence[Tensor] = (), on_step: Callable[[], None] = lambda: None
+) -> Encoder:
+    """Returns a quantized copy of `encoder`, or `encoder` itself for a float scheme. ALBERT stays shared.
+
+    `texts`: token ids, int (seq,) each, by which 4 bits are calibrated; `on_step` is called after each layer.
+    """
+    if scheme.bits is None:
         return encoder
+    if scheme.bits == FOUR_BITS:
+        return _quantize_to_four_bits(encoder, texts, on_step)
     oracle = split_outliers(encoder)
     for parent in list(oracle.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear):
-                setattr(parent, name, DynamicLinear(child, scheme.per_channel))
+                setattr(parent, name, DynamicLinear(child, round_rows(child.weight, scheme.per_channel)))
             elif isinstance(child, nn.Embedding):
-                setattr(parent, name, Int8Embedding(child, scheme.per_channel))
+                setattr(parent, name, QuantizedEmbedding(round_rows(child.weight, scheme.per_channel)))
     return oracle
+
+
+def _quantize_to_four_bits(encoder: Encoder, texts: Sequence[Tensor], on_step: Callable[[], None]) -> Encoder:
+    """The linears of the layers in 4 bits, the word table mostly; the small linears before and behind keep 8."""
+    word = TwoTables.of(encoder.embeddings.word)
+    trained = _find_trained(encoder)
+    oracle = copy_modules(encoder) if trained else split_outliers(encoder)
+    oracle.embeddings.word = word.dequantize()
+    calibrated = trained or calibrate(oracle, texts, on_step)
+    for place, parent in list(oracle.named_modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Linear):
+                found = calibrated.get(f"{place}.{name}")
+                linear = _linear(child.weight, found.bias) if found else child
+                setattr(
+                    parent, name, DynamicLinear(linear, found.rounded if found else round_to_half_scales(child.weight))
+                )
+    oracle.embeddings.word = word  # type: ignore[assignment]
+    return oracle
+
+
+def _find_trained(encoder: Encoder) -> Mapping[str, Calibrated] | None:
+    """The linears of a model whose layers were trained to be of 4 bits, and are taken as they are."""
+    found = {}
+    for name, part in encoder.layers.named_modules(prefix="layers"):
+        if isinstance(part, nn.Linear):
+            rounded = find_grid(part.weight)
+            if rounded is None:
+                return None
+            found[name] = Calibrated(rounded, part.bias)
+    return found
 
 
 def split_outliers(encoder: Encoder) -> Encoder:
@@ -142,12 +230,19 @@ def split_outliers(encoder: Encoder) -> Encoder:
     return split
 
 
-def make_oracles(encoder: Encoder, activations: Iterable[str], scheme: str) -> dict[str, Encoder]:
+def make_oracles(
+    encoder: Encoder,
+    activations: Iterable[str],
+    scheme: str,
+    texts: Sequence[Tensor] = (),
+    on_step: Callable[[], None] = lambda: None,
+) -> dict[str, Encoder]:
     """What artifacts whose manifests name these `activations` must equal, by that name; quantized once.
 
-    fp32 is the encoder itself, fp16 int8 weights under exact activations, int8 and int8_per_tensor the whole scheme.
+    fp32 is the encoder itself, fp16 its weights in the scheme under exact activations, int8 and int8_per_tensor the
+    whole scheme. `texts` and `on_step` as `quantize` takes them.
     """
-    quantized = functools.cache(lambda: quantize(encoder, SCHEMES[scheme]))
+    quantized = functools.cache(lambda: quantize(encoder, SCHEMES[scheme], texts, on_step))
     makers: Mapping[str, Callable[[], Encoder]] = {
         "fp32": lambda: encoder,
         "fp16": lambda: dequantize(quantized()),
@@ -162,9 +257,29 @@ def dequantize(oracle: Encoder) -> Encoder:
     encoder = copy_modules(oracle)
     for parent in list(encoder.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, DynamicLinear | Int8Embedding):
+            if isinstance(child, DynamicLinear | QuantizedEmbedding):
                 setattr(parent, name, child.dequantize())
     return encoder
+
+
+def weight_bits(oracle: Encoder) -> dict[str, int]:
+    """The bits of each weight that is whole numbers, by its name in the state dict."""
+    return {
+        f"{name}.weight": part.bits
+        for name, part in oracle.named_modules()
+        if isinstance(part, DynamicLinear | QuantizedEmbedding)
+    }
+
+
+def hash_weights(oracle: Encoder) -> str:
+    """sha256 of all whole numbers and scales of `oracle`; hexadecimal."""
+    digest = hashlib.sha256()
+    for name, bits in sorted(weight_bits(oracle).items()):
+        part = oracle.get_submodule(name.removesuffix(".weight"))
+        digest.update(f"{name} {bits}".encode())
+        for tensor in (part.weight, part.scale):
+            digest.update(cast(Tensor, tensor).contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def is_quantized(encoder: Encoder) -> bool:

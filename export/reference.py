@@ -8,18 +8,22 @@ Leaves out: tokenizing and judging (runtime/check/parity.py), which reaches `com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pocketbert.export.calibration_texts import read_calibration_texts
 from pocketbert.export.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from pocketbert.export.encoder import build_encoder, compute_logits
-from pocketbert.export.quantize import make_oracles
+from pocketbert.export.quantize import hash_weights, make_oracles
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
+    from pocketbert.export.encoder import Encoder
     from pocketbert.runtime.manifest import Manifest
 
 CHECKPOINT = "fp32"
@@ -31,20 +35,46 @@ def compute(
     manifest: Manifest,
     ids_list: Sequence[NDArray[np.int32]],
     on_step: Callable[[], None] = lambda: None,
+    calibrate: Path | None = None,
 ) -> dict[str, list[NDArray[np.float32]]]:
     """The logits of `ids_list` by fp32 and by each artifact's `activations`: float32 (labels,), (tokens, labels) or
     (tokens, 2) each.
 
-    `on_step` is called after each text of each.
+    `on_step` is called after each text of each. `calibrate`: the texts that a bundle of 4 bits was calibrated by, where
+    they are not the package's own.
 
-    Raises CheckpointError where the bundle was not made from `checkpoint`.
+    Raises CheckpointError where the bundle was not made from `checkpoint`, or calibrated by other texts.
     """
     loaded = load_checkpoint(checkpoint, manifest.source["ignored_tensors"], manifest.task, manifest.pairs)
     _check_origin(loaded, manifest)
     encoder = build_encoder(replace(loaded.config, max_position_embeddings=manifest.max_length), loaded.tensors)
     names = {CHECKPOINT, *(artifact.activations for artifact in manifest.artifacts)}
-    oracles = make_oracles(encoder, sorted(names), manifest.scheme)
+    texts = _read_calibration(loaded, manifest, calibrate)
+    oracles = make_oracles(encoder, sorted(names), manifest.scheme, texts)
+    _check_weights(oracles, manifest)
     return {name: compute_logits(oracle, ids_list, on_step) for name, oracle in oracles.items()}
+
+
+def _read_calibration(checkpoint: Checkpoint, manifest: Manifest, file: Path | None) -> Sequence[Tensor]:
+    if manifest.calibration is None:
+        return ()
+    texts = read_calibration_texts(checkpoint, file, manifest.max_length)
+    if texts.sha256 != manifest.calibration.texts_sha256:
+        raise CheckpointError(
+            f"the bundle was calibrated by other texts than {texts.name}: pass --calibrate with the file that it was "
+            "exported with"
+        )
+    return texts.ids
+
+
+def _check_weights(oracles: Mapping[str, Encoder], manifest: Manifest) -> None:
+    """An oracle with other whole numbers than the artifacts would measure its own rounding, not theirs."""
+    calibration, oracle = manifest.calibration, oracles.get("int8")
+    if calibration and oracle and hash_weights(oracle) != calibration.weights_sha256:
+        raise CheckpointError(
+            "this computer rounds the checkpoint to other weights than the bundle has: export it again here, or check "
+            "it without --checkpoint"
+        )
 
 
 def _check_origin(checkpoint: Checkpoint, manifest: Manifest) -> None:

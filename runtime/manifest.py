@@ -85,6 +85,15 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What weights of 4 bits were rounded by, and what they became: `check` rounds the checkpoint again to compare."""
+
+    texts: int
+    texts_sha256: str  # of their token ids: the texts themselves are nobody's business
+    weights_sha256: str  # of all whole numbers and scales
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything an app must know before it opens an artifact."""
 
@@ -105,6 +114,7 @@ class Manifest:
     source: Mapping[str, Any]  # name, weights_sha256, ignored_tensors
     tools: Mapping[str, str]  # package -> version that made the bundle
     pairs: bool = False  # takes two texts as well; a question and the text to answer it from always are two
+    calibration: Calibration | None = None  # where weights have 4 bits
     format_version: int = FORMAT_VERSION
 
     @property
@@ -139,14 +149,12 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def describe(manifest: Manifest) -> dict[str, Any]:
-    """The fields as manifest.json has them, but for the seal. One output is `output`, and `pairs` is there where it
-    holds: so a bundle that the first readers can run is one that they can read."""
+    """The fields as manifest.json has them, but for the seal. One output is `output`, and `pairs` and `calibration` are
+    there where they hold: so a bundle that the first readers can run is one that they can read."""
     content = {"format_version": manifest.format_version, **asdict(manifest)}
     outputs = content.pop("outputs")
     content |= {"output": outputs[0]} if len(outputs) == 1 else {"outputs": outputs}
-    if not manifest.pairs:
-        del content["pairs"]
-    return content
+    return {key: value for key, value in content.items() if key not in ("pairs", "calibration") or value}
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -238,6 +246,7 @@ def _manifest(content: Any) -> Manifest:
         source=_source(fields.child("source")),
         tools=fields.table("tools", str),
         pairs=fields.take("pairs", bool) if "pairs" in content else False,
+        calibration=_calibration(fields.child("calibration")) if "calibration" in content else None,
     )
     _check(manifest)
     return manifest
@@ -332,6 +341,10 @@ def _outputs(fields: _Fields, answers: bool) -> tuple[Tensor, ...]:
 def _source(fields: _Fields) -> dict[str, Any]:
     fields.take("name", str), fields.sha256("weights_sha256"), fields.sequence("ignored_tensors", str)
     return dict(fields.content)
+
+
+def _calibration(fields: _Fields) -> Calibration:
+    return Calibration(fields.natural("texts"), fields.sha256("texts_sha256"), fields.sha256("weights_sha256"))
 
 
 def _inside(path: str) -> str:

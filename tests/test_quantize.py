@@ -14,6 +14,9 @@ from pocketbert.export import quantize
 from pocketbert.export.checkpoint import load_checkpoint
 from pocketbert.export.encoder import Encoder, build_encoder
 from pocketbert.export.quantize import DEFAULT_SCHEME, SCHEMES
+from pocketbert.export.rounding import RANGE, round_rows
+
+WEIGHT_MAX = RANGE[8][1]
 
 ROUNDING = 0.02  # an int8 rounding that falls the other way moves a logit of these models by at most so much
 
@@ -69,14 +72,14 @@ def test_splitting_outliers_changes_no_answer_and_halves_the_largest_weight(fp32
 
 
 def test_each_row_uses_the_whole_int8_range() -> None:
-    stored, scale = quantize.quantize_rows(torch.tensor([[0.5, -1.0], [3.0, 2.0], [0.0, 0.0]]))
-    assert stored.tolist() == [[64, -127], [127, 85], [0, 0]]
-    torch.testing.assert_close(scale, torch.tensor([1 / 127, 3 / 127, 1.0]))
+    rounded = round_rows(torch.tensor([[0.5, -1.0], [3.0, 2.0], [0.0, 0.0]]))
+    assert rounded.weight.tolist() == [[64, -127], [127, 85], [0, 0]]
+    torch.testing.assert_close(rounded.scale, torch.tensor([1 / 127, 3 / 127, 1.0]))
 
 
 def test_every_linear_and_the_word_table_are_int8(oracle: Encoder) -> None:
     assert not [m for m in oracle.modules() if isinstance(m, nn.Linear | nn.Embedding)]
-    int8 = [m for m in oracle.modules() if isinstance(m, quantize.DynamicLinear | quantize.Int8Embedding)]
+    int8 = [m for m in oracle.modules() if isinstance(m, quantize.DynamicLinear | quantize.QuantizedEmbedding)]
     assert len(int8) == 1 + 1 + 6 + 2  # word table, ALBERT's projection, one shared layer, pooling and classifier
 
 
@@ -89,8 +92,8 @@ def test_dequantized_weights_quantize_to_the_same_int8(oracle: Encoder) -> None:
     """What a converter that quantizes by itself relies on."""
     exact = dict(quantize.dequantize(oracle).named_modules())
     for name, module in oracle.named_modules():
-        if isinstance(module, quantize.DynamicLinear | quantize.Int8Embedding):
-            assert torch.equal(quantize.quantize_rows(exact[name].weight)[0], module.weight), name
+        if isinstance(module, quantize.DynamicLinear | quantize.QuantizedEmbedding):
+            assert torch.equal(round_rows(exact[name].weight).weight, module.weight), name
 
 
 def test_the_float_scheme_changes_nothing(fp32: Encoder) -> None:
@@ -110,17 +113,17 @@ def test_padding_moves_no_logit_of_the_oracle(oracle: Encoder) -> None:
 
 def test_one_scale_per_tensor_is_the_largest_of_its_rows() -> None:
     weight = torch.tensor([[0.5, -1.0], [3.0, 2.0]])
-    stored, scale = quantize.quantize_rows(weight, per_channel=False)
-    torch.testing.assert_close(scale, torch.tensor([3 / 127, 3 / 127]))
-    assert stored.tolist() == [[21, -42], [127, 85]]
+    rounded = round_rows(weight, per_channel=False)
+    torch.testing.assert_close(rounded.scale, torch.tensor([3 / 127, 3 / 127]))
+    assert rounded.weight.tolist() == [[21, -42], [127, 85]]
 
 
 def test_an_int8_table_gives_rows_to_half_a_step_and_the_same_as_floats() -> None:
     torch.manual_seed(0)
     table = nn.Embedding.from_pretrained(torch.randn(9, 16) * torch.logspace(-2, 2, 9)[:, None])
     ids = torch.tensor([8, 0, 3])
-    rows, int8 = table(ids), quantize.Int8Embedding(table)
-    step = rows.abs().amax(dim=1, keepdim=True) / quantize.WEIGHT_MAX
+    rows, int8 = table(ids), quantize.QuantizedEmbedding(round_rows(table.weight))
+    step = rows.abs().amax(dim=1, keepdim=True) / WEIGHT_MAX
     assert ((int8(ids) - rows).abs() <= 0.501 * step).all()
     torch.testing.assert_close(int8.dequantize()(ids), int8(ids))
 
@@ -131,15 +134,15 @@ def test_a_linear_of_exact_activations_has_the_int8_weights_and_the_bias() -> No
     int8 = quantize.DynamicLinear(linear)
     exact = int8.dequantize()
     torch.testing.assert_close(exact.weight, int8.weight * int8.scale[:, None])
-    assert (exact.weight - linear.weight).abs().max() <= 0.501 * linear.weight.abs().max() / quantize.WEIGHT_MAX
+    assert (exact.weight - linear.weight).abs().max() <= 0.501 * linear.weight.abs().max() / WEIGHT_MAX
     assert torch.equal(exact.bias, linear.bias)
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_a_scheme_has_a_scale_for_each_row_or_one_for_the_whole_weight(fp32: Encoder, per_channel: bool) -> None:
-    scheme = quantize.Scheme("dynamic", int8=True, per_channel=per_channel)
+    scheme = quantize.Scheme("dynamic", bits=8, per_channel=per_channel)
     modules = quantize.quantize(fp32, scheme).modules()
-    scales = [m.scale for m in modules if isinstance(m, quantize.DynamicLinear | quantize.Int8Embedding)]
+    scales = [m.scale for m in modules if isinstance(m, quantize.DynamicLinear | quantize.QuantizedEmbedding)]
     assert len(scales) == 10
     assert all((len(set(scale.flatten().tolist())) > 1) is per_channel for scale in scales)
 

@@ -72,7 +72,8 @@ def replace_gelu_tanh(oracle: Encoder, function: Callable[[Tensor], Tensor]) -> 
 class Graph:
     """The oracle as a graph of ATen ops over a symbolic length, with its constants as numpy arrays."""
 
-    def __init__(self, program: Any) -> None:
+    def __init__(self, program: Any, bits: Mapping[str, int]) -> None:
+        """`bits`: of the weights that are whole numbers, by their names in the oracle."""
         self.program = program  # torch.export.ExportedProgram
         self.nodes: list[fx.Node] = list(program.graph.nodes)
         signature = program.graph_signature
@@ -81,15 +82,19 @@ class Graph:
         self.constants: dict[fx.Node, np.ndarray] = {
             node: state[stored[node.name]].numpy() for node in self.nodes if node.name in stored
         }
+        self.bits = {node: bits[stored[node.name]] for node in self.constants if stored[node.name] in bits}
 
     @classmethod
     def export(cls, oracle: Encoder, max_length: int) -> Graph:
         """Exports `oracle` for any length from 1 to `max_length` tokens."""
         import torch
 
+        from pocketbert.export.quantize import weight_bits
+
         example = torch.zeros(1, EXAMPLE_LENGTH, dtype=torch.int32)
         length = torch.export.Dim("length", min=1, max=max_length)
-        return cls(torch.export.export(oracle, (example,), dynamic_shapes=({1: length},), strict=False))
+        program = torch.export.export(oracle, (example,), dynamic_shapes=({1: length},), strict=False)
+        return cls(program, weight_bits(oracle))
 
     def shape(self, node: fx.Node, length: int) -> tuple[int, ...]:
         """The shape of a node's value at `length` tokens."""

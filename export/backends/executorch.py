@@ -29,8 +29,10 @@ from torch.nn import functional
 
 from pocketbert.export.backends import EXAMPLE_LENGTH, Lowered, replace_gelu_tanh
 from pocketbert.export.encoder import Encoder, Layer
+from pocketbert.export.quantize import QuantizedEmbedding, TwoTables
 
 FILENAME = "model.pte"
+SIXTEEN = 16  # numbers that four bits can tell apart
 ENTRY = "forward"
 REQUIRES = {"executorch": ">=1.0"}  # the oldest runtime that this program format was run on
 # gelu_tanh(x) = x/2 (1 + tanh(z)) = x sigmoid(2z), z = sqrt(2/pi) (x + 0.044715 x^3); https://arxiv.org/abs/1606.08415
@@ -60,6 +62,9 @@ def gelu_tanh(x: Tensor) -> Tensor:
 def delegate_parts(encoder: Encoder, max_length: int) -> Encoder:
     """Replaces, in place, the embeddings' end, each layer and the head by delegates that compute the same."""
     _replace_norms(encoder)
+    word: Any = encoder.embeddings.word
+    if isinstance(word, TwoTables):
+        word.others = PackedEmbedding(word.others)  # type: ignore[assignment]
     config, length = encoder.config, _length(max_length)
     uses, count = config.layer_schedule, encoder.num_positions
     x, mask = torch.zeros(EXAMPLE_LENGTH, config.hidden_size), torch.zeros(EXAMPLE_LENGTH)
@@ -98,6 +103,29 @@ class Norm(nn.Module):
         x = x - functional.linear(x, self.mean)
         variance = functional.linear(x * x, self.mean)  # (tokens, 1)
         return x * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
+class PackedEmbedding(nn.Module):
+    """A 4-bit table, two numbers in a byte: 16 times one of a row's first half plus the one of its second half.
+
+    Taken apart by arithmetic that is exact in floats and that every ExecuTorch has kernels for; `embedding_4bit`
+    belongs to a library that an app would have to add.
+    """
+
+    pairs: Tensor  # int8 (rows, width / 2)
+    scale: Tensor  # float32 (rows, 1)
+
+    def __init__(self, table: QuantizedEmbedding) -> None:
+        super().__init__()
+        first, second = table.weight.chunk(2, dim=1)
+        self.register_buffer("pairs", SIXTEEN * first + second)  # at most 16 * 7 + 7
+        self.register_buffer("scale", table.scale)
+
+    def forward(self, ids: Tensor) -> Tensor:  # (seq,) -> (seq, width)
+        pairs = functional.embedding(ids, self.pairs).float()  # (seq, width / 2)
+        first = torch.floor((pairs + SIXTEEN / 2) / SIXTEEN)  # the second is -7 to 7
+        rows = torch.cat([first, pairs - SIXTEEN * first], dim=1)
+        return rows * functional.embedding(ids, self.scale)
 
 
 class WholeLayer(nn.Module):

@@ -25,6 +25,7 @@ from torch import fx
 from pocketbert.export.backends import Graph, Lowered, output_names
 from pocketbert.export.encoder import Encoder
 from pocketbert.export.quantize import decomposed
+from pocketbert.export.rounding import FOUR_BITS
 
 FILENAME = "model.tflite"
 ENTRY = "seq_{length}"  # a signature per length
@@ -44,6 +45,7 @@ TYPES = {
 }
 # Op -> its version with one scale or none, and with a scale per row; 1 where absent. tflite-runtime 2.14 and TensorFlow
 # up to 2.17 read the first scale only and answer wrongly; they do not know the second version, and so refuse to open.
+WEIGHT_TYPES = {8: schema.TensorType.INT8, FOUR_BITS: schema.TensorType.INT4}
 VERSIONS = {"FULLY_CONNECTED": (5, 12), "EMBEDDING_LOOKUP": (1, 4)}
 
 
@@ -180,8 +182,8 @@ class Subgraph:
         self.root.tensors.append(tensor)
         return len(self.root.tensors) - 1
 
-    def constant(self, array: np.ndarray, name: str = "constant", scale: SharedScales | None = None) -> int:
-        return self.tensor(array.shape, array.dtype, name, self.model.buffer(array), scale)
+    def constant(self, array: np.ndarray, name: str = "constant") -> int:
+        return self.tensor(array.shape, array.dtype, name, self.model.buffer(array))
 
     def value(self, argument: Any) -> int:
         """The tensor behind a node's argument: a node, a stored constant, or a number."""
@@ -192,10 +194,13 @@ class Subgraph:
         return self.at[argument]
 
     def weight(self, stored: Node, scale: Node) -> int:
-        """An int8 constant with a scale for each of its rows."""
+        """A constant of whole numbers with a scale for each of its rows."""
         if stored not in self.at:
             scales = self.model.scale(stored.name, self.graph.constants[scale])
-            self.at[stored] = self.constant(self.graph.constants[stored], stored.name, scales)
+            array, bits = self.graph.constants[stored], self.graph.bits[stored]
+            buffer = self.model.buffer(pack_four_bits(array) if bits == FOUR_BITS else array)
+            self.at[stored] = self.tensor(array.shape, array.dtype, stored.name, buffer, scales)
+            self.root.tensors[-1].type = WEIGHT_TYPES[bits]
         return self.at[stored]
 
     def version(self, op: str, inputs: Sequence[int]) -> int:
@@ -220,6 +225,12 @@ class Subgraph:
         code.outputs = np.array([output], np.int32)
         self.root.operators.append(code)
         return output
+
+
+def pack_four_bits(array: np.ndarray) -> np.ndarray:
+    """int8 of -8 to 7, any shape of an even number of elements -> uint8, two in a byte, the first in its lower half."""
+    pairs = array.reshape(-1, 2).view(np.uint8) & 0xF
+    return pairs[:, 0] | pairs[:, 1] << 4
 
 
 OPTION_TABLES = {
@@ -280,6 +291,15 @@ def _equal(sub: Subgraph, node: Node) -> None:
     ids, number = node.args
     inputs = [sub.value(ids), sub.constant(np.array(number, np.int32))]
     sub.at[node] = sub.emit("EQUAL", inputs, sub.shape(node), np.bool_)
+
+
+def _binary_of_ids(op: str, **options: Any) -> Rule:
+    def rule(sub: Subgraph, node: Node) -> None:
+        sub.at[node] = sub.emit(
+            op, [sub.value(argument) for argument in node.args], sub.shape(node), np.int32, **options
+        )
+
+    return rule
 
 
 def _greater(sub: Subgraph, node: Node) -> None:
@@ -409,6 +429,9 @@ RULES: dict[Any, Rule] = {
     aten.eq.Scalar: _equal,
     aten.cumsum.default: _cumsum,
     aten.gt.Tensor: _greater,
+    aten.minimum.default: _binary_of_ids("MINIMUM"),
+    aten.maximum.default: _binary_of_ids("MAXIMUM"),
+    aten.sub.Tensor: _binary_of_ids("SUB", fusedActivationFunction=0),
     aten.to.dtype: _to_float,
     aten.embedding.default: _embedding,
     aten.slice.Tensor: _slice,

@@ -31,7 +31,12 @@ def export(
     max_length: Annotated[
         int | None, typer.Option(help="Longest text in tokens; by default 128, for questions 384. Longer ones are cut.")
     ] = None,
-    scheme: Annotated[str, typer.Option(help="dynamic_wi8_afp32 or float_wf32_afp32.")] = "dynamic_wi8_afp32",
+    scheme: Annotated[
+        str, typer.Option(help="dynamic_wi8_afp32; dynamic_wi4_afp32 for half the size; float_wf32_afp32.")
+    ] = "dynamic_wi8_afp32",
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Texts like those of the app, for 4 bits: .txt or as `check --data` takes them.")
+    ] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Tensors to leave out, as a pattern; repeatable.")] = None,
     tflite_compat: Annotated[
         str | None, typer.Option(help="2.14: one scale per weight, for tflite-runtime 2.14.")
@@ -54,7 +59,9 @@ def export(
         raise PocketbertError(f"export needs more packages: pip install 'pocketbert[export]' ({problem})") from problem
 
     chosen = tuple(name.strip() for name in formats.split(",") if name.strip())
-    options = ExportOptions(chosen, max_length, scheme, tuple(ignore or ()), force, tflite_compat, task, pairs)
+    options = ExportOptions(
+        chosen, max_length, scheme, tuple(ignore or ()), force, tflite_compat, task, pairs, calibrate
+    )
     with StageLines(plain_console(stderr=True)) as progress:
         exported = export_bundle(checkpoint, out, options, progress)
     if as_json:

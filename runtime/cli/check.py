@@ -82,6 +82,9 @@ def check(
     checkpoint: Annotated[
         str | None, typer.Option(help="The checkpoint it was exported from: folder or hub id. Needs the export extra.")
     ] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="The texts that it was exported with, if --calibrate named any.")
+    ] = None,
     data: Data = None,
     columns: Columns = None,
     limit: Limit = None,
@@ -119,7 +122,7 @@ def check(
     names, absent = _choose(manifest, engine or ())
     named = split_columns(columns)
     texts = find(manifest.task).read(manifest, data, limit, named) if data else None
-    reference = _find_reference(checkpoint, manifest) if checkpoint else None
+    reference = _find_reference(checkpoint, manifest, calibrate) if checkpoint else None
     with Bars(Console(stderr=True)) as progress:
         found = check_bundle(bundle, names, texts, reference, checkpoint, threads, progress)
     found = replace(found, absent=absent)
@@ -147,12 +150,12 @@ def _choose(manifest: Manifest, asked: Sequence[str]) -> tuple[list[str], list[s
     return found, [name for name in formats if name not in found]
 
 
-def _find_reference(checkpoint: str, manifest: Manifest) -> Reference:
+def _find_reference(checkpoint: str, manifest: Manifest, calibrate: Path | None) -> Reference:
     """The export half's way to the checkpoint's logits. Raises EngineError where it is not installed."""
     missing = "--checkpoint needs the export half: pip install 'pocketbert[export]'"
     for plug in entry_points(group=REFERENCE):
         try:
-            return partial(plug.load(), checkpoint, manifest)
+            return partial(plug.load(), checkpoint, manifest, calibrate=calibrate)
         except ImportError as problem:
             raise EngineError(f"{missing} ({problem})") from problem
     raise EngineError(missing)
