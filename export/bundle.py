@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from pocketbert.export.atomic_directory import publish, stage
-from pocketbert.export.calibration_texts import read_calibration_texts
+from pocketbert.export.calibration_texts import CalibrationTexts, read_calibration_texts
 from pocketbert.export.checkpoint import Checkpoint, load_checkpoint
 from pocketbert.export.encoder import Encoder, build_encoder
 from pocketbert.export.golden import GOLDEN, write_golden
@@ -91,6 +91,7 @@ class ExportOptions:
     task: str | None = None  # for a checkpoint whose config.json does not say it
     pairs: bool = False  # a classifier was trained on two texts at once
     calibrate: Path | None = None  # texts that 4 bits are calibrated by; None: the package's own
+    eight_bit_layers: int = 0  # with 4 bits: so many of the first layers keep 8
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,10 @@ def _check_options(out: Path, options: ExportOptions) -> None:
     if options.scheme not in SCHEMES:
         raise ExportError(f"unknown scheme {options.scheme!r}: use {', '.join(SCHEMES)}")
     four_bits = SCHEMES[options.scheme].bits == FOUR_BITS
+    if options.eight_bit_layers and not four_bits:
+        raise ExportError(
+            f"--eight-bit-layers is for --scheme {FOUR_BIT_SCHEME}: {options.scheme} has one width for all"
+        )
     if options.calibrate and not four_bits:
         raise ExportError(
             f"{options.scheme} needs no calibration: leave --calibrate out, or pass --scheme {FOUR_BIT_SCHEME}"
@@ -228,10 +233,23 @@ def _make_oracles(
     stored = {_stored_oracle(name, options) for name in options.formats}
     golden_ones = {_activations(name, options) for name in FORMATS}
     names = sorted({"fp32", *stored, *golden_ones})
-    oracles = make_oracles(encoder, names, options.scheme, texts.ids if texts else (), lambda: stages.advance("oracle"))
+    oracles = make_oracles(
+        encoder,
+        names,
+        options.scheme,
+        texts.ids if texts else (),
+        lambda: stages.advance("oracle"),
+        options.eight_bit_layers,
+    )
     save_oracles({name: oracles[name] for name in sorted(stored)}, file)
     stages.finish("oracle", f"{options.scheme}, calibrated by {len(texts.ids)} texts" if texts else options.scheme)
-    return oracles, Calibration(len(texts.ids), texts.sha256, hash_weights(oracles["int8"])) if texts else None
+    return oracles, _describe_calibration(texts, oracles, options) if texts else None
+
+
+def _describe_calibration(
+    texts: CalibrationTexts, oracles: Mapping[str, Encoder], options: ExportOptions
+) -> Calibration:
+    return Calibration(len(texts.ids), texts.sha256, hash_weights(oracles["int8"]), options.eight_bit_layers)
 
 
 def _check_half_range(encoder: Encoder, options: ExportOptions) -> None:

@@ -21,14 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from pocketbert.export.encoder import Encoder, Layer, Pack
-from pocketbert.export.rounding import Rounded, round_second_order
+from pocketbert.export.rounding import Rounded, round_second_order, round_to_half_scales
 
-PACK = 1024  # tokens that run at once
+PACK = 256  # tokens that run at once: enough for linears, and few enough that attention between texts costs little
+LINEARS = ("query", "key", "value", "attention_out", "up", "down")  # of a layer, in the order in which texts meet them
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A linear of 4 bits."""
+    """A linear, rounded."""
 
     rounded: Rounded
     bias: Tensor  # float32 (out,)
@@ -57,14 +58,20 @@ class Moments:
 
 
 def calibrate(
-    encoder: Encoder, texts: Sequence[Tensor], on_step: Callable[[], None] = lambda: None
+    encoder: Encoder,
+    texts: Sequence[Tensor],
+    on_step: Callable[[], None] = lambda: None,
+    eight_bit_layers: int = 0,
 ) -> Mapping[str, Calibrated]:
     """Rounds the linears of all layers, by name: "layers.0.query". `texts`: int (seq,) each.
 
-    `on_step` is called after each stored layer.
+    So many of the first layers get 8 bits. `on_step` is called after each stored layer. Raises ValueError where there
+    are no texts.
     """
+    if not texts:
+        raise ValueError("4 bits are calibrated by texts: there are none")
     model = copy.deepcopy(encoder).double()
-    packs = [Pack.of(part) for part in _split(texts)]
+    packs = [Pack.of(part) for part in split_texts(texts)]
     states = [model.embed(pack) for pack in packs]
     schedule, depth = model.config.layer_schedule, 0
     found: dict[str, Calibrated] = {}
@@ -74,8 +81,8 @@ def calibrate(
         with observe(layer) as seen:
             for state, pack in zip(states, packs, strict=True):
                 model.run_layers(state, pack, first, last)
-        for name, moments in seen.items():
-            found[f"layers.{stored}.{name}"] = _round(getattr(layer, name), moments)
+        for name in LINEARS:
+            found[f"layers.{stored}.{name}"] = _round(getattr(layer, name), seen[name], stored < eight_bit_layers)
         depth = first
         on_step()
     return found
@@ -83,35 +90,36 @@ def calibrate(
 
 @contextmanager
 def observe(layer: Layer) -> Iterator[dict[str, Moments]]:
-    """The moments of what each linear of `layer` sees in the block, by name."""
-    linears = {name: part for name, part in layer.named_children() if isinstance(part, nn.Linear)}
-    seen = {name: Moments(linear.in_features) for name, linear in linears.items()}
+    """The moments of what each linear of `layer` sees in the block, by name; key and value see the same."""
+    seen = {name: Moments(getattr(layer, name).in_features) for name in LINEARS if name != "value"}
 
     def add(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         seen[name].add(inputs[0])
 
-    hooks = [linear.register_forward_pre_hook(partial(add, name)) for name, linear in linears.items()]
+    hooks = [getattr(layer, name).register_forward_pre_hook(partial(add, name)) for name in seen]
     try:
         yield seen
     finally:
         for hook in hooks:
             hook.remove()
+        seen["value"] = seen["key"]
 
 
-def _round(linear: nn.Linear, moments: Moments) -> Calibrated:
+def _round(linear: nn.Linear, moments: Moments, eight_bits: bool) -> Calibrated:
     """Rounds a linear, in place. What rounding moves every output by goes into the bias, which is exact."""
-    rounded = round_second_order(linear.weight, moments.covariance)
+    weight = linear.weight.detach()
+    rounded = round_to_half_scales(weight) if eight_bits else round_second_order(weight, moments.covariance)
     lost = linear.weight - rounded.dequantize().double()
     linear.bias.add_(lost @ moments.mean)
     linear.weight.sub_(lost)
     return Calibrated(rounded, linear.bias.float())
 
 
-def _split(texts: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Texts of PACK tokens together, or one that is longer by itself."""
+def split_texts(texts: Sequence[Tensor], most: int = PACK) -> Iterator[list[Tensor]]:
+    """Texts of `most` tokens together, or one that is longer by itself."""
     part: list[Tensor] = []
     for text in texts:
-        if part and sum(map(len, part)) + len(text) > PACK:
+        if part and sum(map(len, part)) + len(text) > most:
             yield part
             part = []
         part.append(text)

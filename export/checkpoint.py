@@ -116,6 +116,16 @@ def _load(folder: Path, ignore: Sequence[str], name: str, asked: str | None, pai
     )
 
 
+def read_stored(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Every tensor of a checkpoint under its own name, and those names by the canonical ones.
+
+    Raises CheckpointError.
+    """
+    stored = _read_tensors(weight_files(checkpoint.folder))
+    names, _ = canonical_names(checkpoint.config, stored.keys() - set(checkpoint.ignored))
+    return stored, names
+
+
 def _decide_pairs(task: str, asked: bool) -> bool:
     if asked and task == TOKEN_CLASSIFICATION:
         raise CheckpointError(f"{task} takes one text: leave --pairs out")

@@ -158,16 +158,21 @@ class TwoTables(nn.Module):
 
 
 def quantize(
-    encoder: Encoder, scheme: Scheme, texts: Sequence[Tensor] = (), on_step: Callable[[], None] = lambda: None
+    encoder: Encoder,
+    scheme: Scheme,
+    texts: Sequence[Tensor] = (),
+    on_step: Callable[[], None] = lambda: None,
+    eight_bit_layers: int = 0,
 ) -> Encoder:
     """Returns a quantized copy of `encoder`, or `encoder` itself for a float scheme. ALBERT stays shared.
 
     `texts`: token ids, int (seq,) each, by which 4 bits are calibrated; `on_step` is called after each layer.
+    `eight_bit_layers`: so many of the first ones keep 8 bits all the same.
     """
     if scheme.bits is None:
         return encoder
     if scheme.bits == FOUR_BITS:
-        return _quantize_to_four_bits(encoder, texts, on_step)
+        return _quantize_to_four_bits(encoder, texts, on_step, eight_bit_layers)
     oracle = split_outliers(encoder)
     for parent in list(oracle.modules()):
         for name, child in parent.named_children():
@@ -178,13 +183,15 @@ def quantize(
     return oracle
 
 
-def _quantize_to_four_bits(encoder: Encoder, texts: Sequence[Tensor], on_step: Callable[[], None]) -> Encoder:
+def _quantize_to_four_bits(
+    encoder: Encoder, texts: Sequence[Tensor], on_step: Callable[[], None], eight_bit_layers: int
+) -> Encoder:
     """The linears of the layers in 4 bits, the word table mostly; the small linears before and behind keep 8."""
     word = TwoTables.of(encoder.embeddings.word)
     trained = _find_trained(encoder)
     oracle = copy_modules(encoder) if trained else split_outliers(encoder)
     oracle.embeddings.word = word.dequantize()
-    calibrated = trained or calibrate(oracle, texts, on_step)
+    calibrated = trained or calibrate(oracle, texts, on_step, eight_bit_layers)
     for place, parent in list(oracle.named_modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear):
@@ -236,13 +243,14 @@ def make_oracles(
     scheme: str,
     texts: Sequence[Tensor] = (),
     on_step: Callable[[], None] = lambda: None,
+    eight_bit_layers: int = 0,
 ) -> dict[str, Encoder]:
     """What artifacts whose manifests name these `activations` must equal, by that name; quantized once.
 
     fp32 is the encoder itself, fp16 its weights in the scheme under exact activations, int8 and int8_per_tensor the
-    whole scheme. `texts` and `on_step` as `quantize` takes them.
+    whole scheme. `texts`, `on_step` and `eight_bit_layers` as `quantize` takes them.
     """
-    quantized = functools.cache(lambda: quantize(encoder, SCHEMES[scheme], texts, on_step))
+    quantized = functools.cache(lambda: quantize(encoder, SCHEMES[scheme], texts, on_step, eight_bit_layers))
     makers: Mapping[str, Callable[[], Encoder]] = {
         "fp32": lambda: encoder,
         "fp16": lambda: dequantize(quantized()),

@@ -50,7 +50,8 @@ def compute(
     encoder = build_encoder(replace(loaded.config, max_position_embeddings=manifest.max_length), loaded.tensors)
     names = {CHECKPOINT, *(artifact.activations for artifact in manifest.artifacts)}
     texts = _read_calibration(loaded, manifest, calibrate)
-    oracles = make_oracles(encoder, sorted(names), manifest.scheme, texts)
+    layers = manifest.calibration.eight_bit_layers if manifest.calibration else 0
+    oracles = make_oracles(encoder, sorted(names), manifest.scheme, texts, eight_bit_layers=layers)
     _check_weights(oracles, manifest)
     return {name: compute_logits(oracle, ids_list, on_step) for name, oracle in oracles.items()}
 

@@ -55,7 +55,7 @@ def round_rows(weight: Tensor, per_channel: bool = True) -> Rounded:
 def round_to_half_scales(weight: Tensor) -> Rounded:
     """The same with scales that fp16 has too, so that all formats hold the same ones."""
     scale = _half(weight.abs().amax(dim=1) / RANGE[8][1])
-    return _rounded(torch.round(weight / scale[:, None]), scale, 8)
+    return _rounded(torch.round(weight / scale[:, None]).clamp(*RANGE[8]), scale, 8)
 
 
 def round_table(weight: Tensor) -> Rounded:

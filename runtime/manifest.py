@@ -91,6 +91,7 @@ class Calibration:
     texts: int
     texts_sha256: str  # of their token ids: the texts themselves are nobody's business
     weights_sha256: str  # of all whole numbers and scales
+    eight_bit_layers: int = 0  # so many of the first ones keep 8 bits
 
 
 @dataclass(frozen=True)
@@ -344,7 +345,8 @@ def _source(fields: _Fields) -> dict[str, Any]:
 
 
 def _calibration(fields: _Fields) -> Calibration:
-    return Calibration(fields.natural("texts"), fields.sha256("texts_sha256"), fields.sha256("weights_sha256"))
+    hashes = fields.sha256("texts_sha256"), fields.sha256("weights_sha256")
+    return Calibration(fields.natural("texts"), *hashes, fields.natural("eight_bit_layers"))
 
 
 def _inside(path: str) -> str:

@@ -15,7 +15,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pocketbert.export.distill.options import DROPOUT, LEARNING_RATE, DistillOptions
+from pocketbert.export.distill.options import (
+    DROPOUT,
+    EPOCHS,
+    EPOCHS_TO_SCHEME,
+    LEARNING_RATE,
+    DistillOptions,
+    check_scheme,
+)
 from pocketbert.runtime.check.datasets import split_columns
 from pocketbert.runtime.cli.exit_status import INTERRUPTED
 from pocketbert.runtime.cli.output import plain_console
@@ -30,11 +37,16 @@ DEFAULT = DistillOptions("", "", (), Path())
 
 def distill(
     teacher: Annotated[str, typer.Option(help="Folder or hub id of a BERT, DistilBERT or ALBERT classifier.")],
-    student: Annotated[str, typer.Option(help="distilbert or albert.")],
     data: Annotated[
         list[Path], typer.Option(help=".tsv, .csv, .jsonl with text and label, .txt with texts; repeatable.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint; the report goes to OUT-training beside it.")],
+    student: Annotated[str | None, typer.Option(help="distilbert or albert.")] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option(help="dynamic_wi4_afp32: instead of a smaller student, the teacher with 4-bit weights."),
+    ] = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="With --scheme: the teacher was trained on pairs.")] = False,
     columns: Annotated[str | None, typer.Option(help="Columns of files without header, in order: label,text.")] = None,
     labels: Annotated[
         str, typer.Option(help="teacher, or data: a new head for the labels of the data.")
@@ -60,7 +72,10 @@ def distill(
     match: Annotated[
         str, typer.Option(help="Hidden states to compare: of the last or of every layer.")
     ] = DEFAULT.match,
-    epochs: Annotated[float, typer.Option(min=0, help="Times that each text is shown.")] = DEFAULT.epochs,
+    epochs: Annotated[
+        float | None,
+        typer.Option(min=0, help=f"Times that each text is shown: {EPOCHS:g}, with --scheme {EPOCHS_TO_SCHEME:g}."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = DEFAULT.batch_size,
     learning_rate: Annotated[
         float | None, typer.Option(help=", ".join(f"{rate:g} for {name}" for name, rate in LEARNING_RATE.items()))
@@ -89,7 +104,7 @@ def distill(
         raise PocketbertError(f"distill needs more packages: pip install 'pocketbert[train]' ({problem})") from problem
     options = DistillOptions(
         teacher=teacher,
-        student=student,
+        student=student or "",
         data=tuple(data),
         out=out,
         columns=split_columns(columns),
@@ -119,7 +134,14 @@ def distill(
         dtype=dtype,
         resume=resume,
         force=force,
+        scheme=scheme,
+        pairs=pairs,
     )
+    if scheme:
+        _train_to_scheme(options)
+        return
+    if student is None:
+        raise PocketbertError("pass --student distilbert or albert, or --scheme to keep the teacher's shape")
     console = plain_console(stderr=True)
     with Bars(console, lines=True) as progress:
         ready = job.prepare(options, progress)
@@ -128,6 +150,23 @@ def distill(
         with Interrupt(console) as interrupt:
             result = job.distill(ready, progress, interrupt.is_set)
     _conclude(result, plain_console())
+
+
+def _train_to_scheme(options: DistillOptions) -> None:
+    from pocketbert.export.distill.four_bits import train_to_four_bits
+
+    check_scheme(options)
+    with Bars(plain_console(stderr=True), lines=True) as progress:
+        trained = train_to_four_bits(options, progress)
+    console = plain_console()
+    console.print(
+        f"{trained.out}: {trained.texts:,} texts, {trained.steps:,} steps, {trained.seconds / 60:.1f} min; held-out "
+        f"texts are {trained.after:.4f} from the teacher, {trained.before:.4f} as calibrated",
+        soft_wrap=True,
+    )
+    console.print(
+        f"Try: pocketbert export {trained.out} --scheme {options.scheme} --out {trained.out}-bundle", soft_wrap=True
+    )
 
 
 class Interrupt:

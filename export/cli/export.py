@@ -37,6 +37,12 @@ def export(
     calibrate: Annotated[
         Path | None, typer.Option(help="Texts like those of the app, for 4 bits: .txt or as `check --data` takes them.")
     ] = None,
+    eight_bit_layers: Annotated[
+        int,
+        typer.Option(
+            min=0, help="With 4 bits: so many of the first layers keep 8, which costs bytes and saves answers."
+        ),
+    ] = 0,
     ignore: Annotated[list[str] | None, typer.Option(help="Tensors to leave out, as a pattern; repeatable.")] = None,
     tflite_compat: Annotated[
         str | None, typer.Option(help="2.14: one scale per weight, for tflite-runtime 2.14.")
@@ -60,7 +66,7 @@ def export(
 
     chosen = tuple(name.strip() for name in formats.split(",") if name.strip())
     options = ExportOptions(
-        chosen, max_length, scheme, tuple(ignore or ()), force, tflite_compat, task, pairs, calibrate
+        chosen, max_length, scheme, tuple(ignore or ()), force, tflite_compat, task, pairs, calibrate, eight_bit_layers
     )
     with StageLines(plain_console(stderr=True)) as progress:
         exported = export_bundle(checkpoint, out, options, progress)

@@ -209,7 +209,7 @@ def _make_plan(
         teacher_logits=logits,
         loss_weights=_loss_weights(options, teacher.multi_label, same_labels),
         teacher_layers=_compared_layers(options, shape.num_layers, len(teacher.config.layer_schedule)),
-        steps=max(1, round(options.epochs * loader.steps_per_epoch)),
+        steps=max(1, round(options.chosen_epochs * loader.steps_per_epoch)),
         learning_rate=options.chosen_learning_rate,
         device=device,
         bf16=bf16,

@@ -20,8 +20,35 @@ LABEL_SOURCES = ("teacher", "data")
 PRECISIONS = ("auto", "bf16", "fp32")
 SAVED_TYPES = ("fp32", "fp16")
 # DistilBERT's layers start trained for their place; ALBERT's one layer must learn every place.
+EPOCHS, EPOCHS_TO_SCHEME = 3.0, 1.0  # DistilBERT's; a model that is rounded already has less to learn
 LEARNING_RATE = {"distilbert": 2e-4, "albert": 3e-4}
 DROPOUT = {"distilbert": 0.1, "albert": 0.0}  # ALBERT's second version dropped it (arXiv 1909.11942, section 4.8)
+
+
+TRAINED_SCHEME = "dynamic_wi4_afp32"
+# Options that a training to a scheme has no use for: its student is the teacher, and the loss has no weights.
+OF_STUDENTS = (
+    "student",
+    "labels",
+    "dev",
+    "layers",
+    "hidden",
+    "embedding_size",
+    "positions",
+    "vocab_size",
+    "tokenizer",
+    "alpha_ce",
+    "alpha_label",
+    "alpha_cos",
+    "temperature",
+    "match",
+    "batch_size",
+    "dropout",
+    "patience",
+    "precision",
+    "dtype",
+    "resume",
+)
 
 
 class DistillError(PocketbertError):
@@ -58,7 +85,7 @@ class DistillOptions:
     # Which hidden states the cosine compares. DistilBERT compares the last; after half an epoch of SST-2 an ALBERT that
     # met the teacher at every layer had 91.2 % of the held-out texts right, one that met it at the last 90.5 %.
     match: str = "every"
-    epochs: float = 3.0
+    epochs: float | None = None
     batch_size: int = 64
     learning_rate: float | None = None
     dropout: float | None = None
@@ -70,11 +97,17 @@ class DistillOptions:
     dtype: str = "fp32"  # of the saved weights
     force: bool = False
     resume: bool = False
+    scheme: str | None = None  # train the teacher itself to these weights, instead of a smaller student
+    pairs: bool = False  # with `scheme`: the teacher was trained on pairs
 
     @property
     def work(self) -> Path:
         """The folder beside `out` that holds the report, the log and what --resume needs."""
         return self.out.with_name(f"{self.out.name}-training")
+
+    @property
+    def chosen_epochs(self) -> float:
+        return self.epochs or (EPOCHS_TO_SCHEME if self.scheme else EPOCHS)
 
     @property
     def chosen_learning_rate(self) -> float:
@@ -105,8 +138,23 @@ def _as_words(flag: str, name: str, value: Any) -> Iterator[str]:
             yield from (flag, str(each))
 
 
+def check_scheme(options: DistillOptions) -> None:
+    """Raises DistillError for what does not go with a teacher that is trained to a scheme itself."""
+    if options.scheme != TRAINED_SCHEME:
+        raise DistillError(f"--scheme {options.scheme!r} is unknown here: use {TRAINED_SCHEME}")
+    default = DistillOptions(options.teacher, "", options.data, options.out)
+    for name in OF_STUDENTS:
+        if getattr(options, name) != getattr(default, name):
+            raise DistillError(f"--scheme trains the teacher itself: leave --{name.replace('_', '-')} out")
+    if not 0 < options.held_out < 1:
+        raise DistillError(f"--held-out {options.held_out:g} must be a share between 0 and 1, such as 0.05")
+    _check_out(options)
+
+
 def check_options(options: DistillOptions) -> None:
     """Raises DistillError for a value that no teacher or data could make right."""
+    if options.pairs:
+        raise DistillError("students read one text: --pairs goes with --scheme")
     for name, allowed in (
         ("student", STUDENTS),
         ("match", LAYERS_MATCHED),

@@ -47,7 +47,7 @@ def write_checkpoint(student: Any, teacher: Checkpoint, tokenizer: Tokenizer, op
         with stage(options.out) as staging:
             (student.half() if options.dtype == "fp16" else student).save_pretrained(staging)
             if tokenizer is teacher.tokenizer and _names_class(teacher.folder):
-                _copy_tokenizer(teacher.folder, staging)
+                copy_tokenizer(teacher.folder, staging)
             else:
                 beside = options.tokenizer.parent if options.tokenizer else teacher.folder
                 _write_tokenizer(tokenizer, beside, student, staging)
@@ -62,7 +62,8 @@ def _names_class(folder: Path) -> bool:
     return file.exists() and "tokenizer_class" in read_object(file).content
 
 
-def _copy_tokenizer(source: Path, target: Path) -> None:
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """The tokenizer's files as they are."""
     for name in TOKENIZER_FILES:
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
