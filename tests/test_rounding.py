@@ -68,7 +68,7 @@ def test_on_correlated_inputs_second_order_rounding_loses_a_tenth_of_what_roundi
 
 
 def test_each_column_makes_up_for_those_before_it_within_its_block_and_beyond() -> None:
-    """A cost of 0.20 of what rounding to nearest costs; 0.82 where blocks alone make up, 0.27 where none hears of others."""
+    """0.20 of what rounding to nearest costs; 0.82 if it were by blocks alone, 0.27 if within blocks alone."""
     weight, moment = 3 * random_weight(), moment_of(correlated_inputs())
     moment += 0.1 * moment.diagonal().mean() * torch.eye(WIDTH)
 
