@@ -61,8 +61,10 @@ def calibrate(
 ) -> Mapping[str, Calibrated]:
     """Rounds the linears of all layers, by name: "layers.0.query". `texts`: int (seq,) each.
 
-    `on_step` is called after each stored layer.
+    `on_step` is called after each stored layer. Raises ValueError without texts.
     """
+    if not texts:
+        raise ValueError("4 bits are calibrated by texts: there are none")
     model = copy.deepcopy(encoder).double()
     packs = [Pack.of(part) for part in _split(texts)]
     states = [model.embed(pack) for pack in packs]
