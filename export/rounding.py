@@ -65,19 +65,20 @@ def round_table(weight: Tensor) -> Rounded:
 
 
 def find_grid(weight: Tensor) -> Rounded | None:
-    """The 4-bit whole numbers that `weight` is made of already, or None: of a model that was trained to be so."""
+    """The 4-bit whole numbers that `weight` is made of already, or None: of a model that was trained to be so.
+
+    A row need not use all of the range, and 2, 0 and -2 may be 1, 0 and -1 as well: of all that fit, those whose scale
+    is the nearest to a number of fp16.
+    """
     peak = weight.abs().amax(dim=1, keepdim=True).clamp(min=LEAST_SCALE)
-    steps, found = torch.zeros_like(weight), torch.zeros(len(weight), dtype=torch.bool)
-    scale = peak.clone()
-    for largest in range(-RANGE[FOUR_BITS][0], 0, -1):  # a row need not use all of the range
-        in_steps = weight * (largest / peak)
-        whole = in_steps.round()
-        fits = ~found & ((in_steps - whole).abs() < ON_GRID).all(dim=1) & (whole <= RANGE[FOUR_BITS][1]).all(dim=1)
-        steps[fits], scale[fits] = whole[fits], peak[fits] / largest
-        found |= fits
-        if found.all():
-            return _rounded(steps, _half(scale.flatten()), FOUR_BITS)
-    return None
+    steps, scale, least = torch.zeros_like(weight), peak.clone(), torch.full_like(peak, torch.inf)
+    for largest in range(1, 1 - RANGE[FOUR_BITS][0]):
+        in_steps, half = weight * (largest / peak), _half(peak / largest)
+        whole, misfit = in_steps.round(), (half * largest / peak - 1).abs()
+        on_grid = ((in_steps - whole).abs() < ON_GRID) & (whole <= RANGE[FOUR_BITS][1])
+        better = on_grid.all(dim=1) & (misfit < least)[:, 0]
+        steps[better], scale[better], least[better] = whole[better], half[better], misfit[better]
+    return _rounded(steps, scale.flatten(), FOUR_BITS) if least.isfinite().all() else None
 
 
 def round_second_order(weight: Tensor, moment: Tensor) -> Rounded:
@@ -107,7 +108,8 @@ def search_scale(weight: Tensor, importance: Tensor, least: int = RANGE[FOUR_BIT
 
 def _round_columns(weight: Tensor, moment: Tensor) -> Tensor:
     """Whole numbers near `weight`, which is in steps; those that matter most are rounded first."""
-    order = moment.diagonal().argsort(descending=True, stable=True)
+    # In fp32: a unit that was put in twice is equal to itself but for how a processor adds up, and must keep its place.
+    order = moment.diagonal().float().argsort(descending=True, stable=True)
     spread = _inverse_factor(moment[order][:, order])
     left, whole = weight[:, order], torch.empty_like(weight)
     for start in range(0, left.shape[1], BLOCK):
