@@ -149,8 +149,7 @@ def _say_task(checkpoint: Checkpoint) -> str:
 
 def _check_options(out: Path, options: ExportOptions) -> None:
     check_formats(options.formats)
-    if options.scheme not in SCHEMES:
-        raise ExportError(f"unknown scheme {options.scheme!r}: use {', '.join(SCHEMES)}")
+    check_scheme(options.scheme)
     four_bits = SCHEMES[options.scheme].bits == FOUR_BITS
     if options.calibrate and not four_bits:
         raise ExportError(
@@ -163,6 +162,12 @@ def _check_options(out: Path, options: ExportOptions) -> None:
     if options.task not in (None, *TASKS):
         raise ExportError(f"unknown task {options.task!r}: use {', '.join(TASKS)}")
     _check_out(out, options)
+
+
+def check_scheme(name: str) -> None:
+    """Raises ExportError unless it is one of SCHEMES."""
+    if name not in SCHEMES:
+        raise ExportError(f"unknown scheme {name!r}: use {', '.join(SCHEMES)}")
 
 
 def check_formats(formats: Sequence[str]) -> None:
