@@ -29,7 +29,6 @@ from pocketbert.export.golden import GOLDEN, write_golden
 from pocketbert.export.lowering import Result, Workers, save_oracles
 from pocketbert.export.quantize import (
     DEFAULT_SCHEME,
-    FOUR_BIT_SCHEME,
     PER_TENSOR_ACTIVATIONS,
     SCHEMES,
     hash_weights,
@@ -42,6 +41,7 @@ from pocketbert.export.worker_process import SCRATCH
 from pocketbert.runtime.errors import PocketbertError
 from pocketbert.runtime.manifest import (
     FORMATS,
+    FOUR_BIT_SCHEME,
     MANIFEST,
     QUESTION_ANSWERING,
     TASKS,

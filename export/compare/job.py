@@ -25,15 +25,14 @@ from pocketbert.export.compare.base_models import BASE_MODELS, write_base_model
 from pocketbert.export.compare.measure import Performance, measure_bundles
 from pocketbert.export.compare.model_cost import count_multiply_adds, count_parameters, describe_compression
 from pocketbert.export.encoder import build_encoder, compute_logits
-from pocketbert.export.quantize import DEFAULT_SCHEME, SCHEMES
-from pocketbert.export.rounding import FOUR_BITS
+from pocketbert.export.quantize import DEFAULT_SCHEME
 from pocketbert.runtime import engines
 from pocketbert.runtime.check.evaluation import make_data_set
 from pocketbert.runtime.check.evaluation_set import EvaluationSet
 from pocketbert.runtime.check.tasks import Data, Task
 from pocketbert.runtime.check.tasks.choice import choose, find
 from pocketbert.runtime.errors import PocketbertError
-from pocketbert.runtime.manifest import FORMATS, read_manifest
+from pocketbert.runtime.manifest import FORMATS, FOUR_BIT_SCHEME, read_manifest
 from pocketbert.runtime.progress import Progress
 from pocketbert.runtime.tasks import open_model
 from pocketbert.runtime.tokenizer import Tokenizer
@@ -187,8 +186,8 @@ def _check_options(options: CompareOptions) -> None:
         check_scheme(scheme)
         if options.schemes.count(scheme) > 1:
             raise PocketbertError(f"scheme {scheme!r} is named twice: name each once")
-    if options.calibrate and not any(_calibrated(scheme) for scheme in options.schemes):
-        raise PocketbertError("--calibrate is for 4 bits: leave it out, or pass --scheme dynamic_wi4_afp32")
+    if options.calibrate and FOUR_BIT_SCHEME not in options.schemes:
+        raise PocketbertError(f"--calibrate is for 4 bits: leave it out, or pass --scheme {FOUR_BIT_SCHEME}")
     if options.data and not options.checkpoints:
         raise PocketbertError("--data needs checkpoints: the base models have random weights and no accuracy")
 
@@ -199,10 +198,6 @@ def _check_tasks(checkpoints: Sequence[Checkpoint]) -> None:
         if other.config.task != first.config.task:
             tasks = f"{first.name} is for {first.config.task}, {other.name} for {other.config.task}"
             raise PocketbertError(f"{tasks}: compare checkpoints of one task")
-
-
-def _calibrated(scheme: str) -> bool:
-    return SCHEMES[scheme].bits == FOUR_BITS
 
 
 def _measure(checkpoint: Checkpoint) -> str:
@@ -274,7 +269,7 @@ def _export(candidate: Candidate, options: CompareOptions, max_length: int, prog
                 max_length=max_length,
                 scheme=scheme,
                 pairs=options.pairs,
-                calibrate=options.calibrate if _calibrated(scheme) else None,
+                calibrate=options.calibrate if scheme == FOUR_BIT_SCHEME else None,
             ),
             progress,
         )
