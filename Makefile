@@ -5,7 +5,8 @@
 #   make demo-checkpoints    train the embedded checkpoints anew, into demo-training (DATA and TEACHER: see below)
 #   make android     build the Android modules and run their tests on the demo bundles (a JDK, Maven;
 #                    for the chat app and its screenshots Debian's aapt and android-framework-res)
-#   make check-arm   golden cases of the demo bundles on Arm kernels, under emulation
+#   make check-arm   golden cases of the demo bundles, int8 and 4 bits, on Arm kernels, under emulation;
+#                    BUNDLES="DIR ..." checks others
 #   make fuzz    SECONDS (60) of damaged input for each reader, in Python and in Kotlin
 #   make mutants     how many changes of the code no test notices (see tests/mutants: half an hour of a processor,
 #                    hours beside other work); MUTANTS="data --again" asks about one group's survivors
@@ -23,6 +24,10 @@ TEACHER ?= ../shared/models/distilbert-l6-h384-sst2
 
 # For how long `make fuzz` looks at each reader.
 SECONDS ?= 60
+
+# Bundles for `make check-arm`; none: the demo's.
+BUNDLES ?=
+FOUR_BIT_BUNDLES := $(patsubst %,four-bit-bundles/%-4-bits,distilbert albert)
 
 # Groups of modules for `make mutants`, and its options; none: all of them.
 MUTANTS ?=
@@ -57,9 +62,13 @@ android: .venv/dev
 	@test -d android_demo/app/target/screenshots && echo "screenshots: android_demo/app/target/screenshots" \
 	  || echo "The app was not built: it needs Debian's packages aapt and android-framework-res."
 
-check-arm: .venv/dev
-	@test -d demo-bundles || $(BIN)/python -m pocketbert.export.demo
-	$(BIN)/python tests/arm/check.py demo-bundles/*
+check-arm: .venv/dev $(if $(BUNDLES),,$(FOUR_BIT_BUNDLES))
+	@test -n "$(BUNDLES)" -o -d demo-bundles || $(BIN)/python -m pocketbert.export.demo
+	$(BIN)/python tests/arm/check.py $(or $(BUNDLES),demo-bundles/* $(FOUR_BIT_BUNDLES))
+
+four-bit-bundles/%-4-bits: | .venv/dev
+	@mkdir -p $(@D)
+	$(BIN)/pocketbert export export/demo/$* --out $@ --scheme dynamic_wi4_afp32 --formats tflite,executorch
 
 fuzz: .venv/dev
 	@test -d demo-bundles || $(BIN)/python -m pocketbert.export.demo
@@ -74,7 +83,7 @@ tokenizer-contract: .venv/dev
 	$(BIN)/python tests/tokenizer_contract.py
 
 clean:
-	rm -rf .venv build android_demo/target android_demo/*/target *.egg-info demo-bundles demo-training
+	rm -rf .venv build android_demo/target android_demo/*/target *.egg-info demo-bundles four-bit-bundles demo-training
 
 .venv/export: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[export]'

@@ -29,7 +29,6 @@ from pocketbert.export.golden import GOLDEN, write_golden
 from pocketbert.export.lowering import Result, Workers, save_oracles
 from pocketbert.export.quantize import (
     DEFAULT_SCHEME,
-    FOUR_BIT_SCHEME,
     PER_TENSOR_ACTIVATIONS,
     SCHEMES,
     hash_weights,
@@ -42,6 +41,7 @@ from pocketbert.export.worker_process import SCRATCH
 from pocketbert.runtime.errors import PocketbertError
 from pocketbert.runtime.manifest import (
     FORMATS,
+    FOUR_BIT_SCHEME,
     MANIFEST,
     QUESTION_ANSWERING,
     TASKS,
@@ -150,8 +150,7 @@ def _say_task(checkpoint: Checkpoint) -> str:
 
 def _check_options(out: Path, options: ExportOptions) -> None:
     check_formats(options.formats)
-    if options.scheme not in SCHEMES:
-        raise ExportError(f"unknown scheme {options.scheme!r}: use {', '.join(SCHEMES)}")
+    check_scheme(options.scheme)
     four_bits = SCHEMES[options.scheme].bits == FOUR_BITS
     if options.eight_bit_layers and not four_bits:
         raise ExportError(
@@ -168,6 +167,12 @@ def _check_options(out: Path, options: ExportOptions) -> None:
     if options.task not in (None, *TASKS):
         raise ExportError(f"unknown task {options.task!r}: use {', '.join(TASKS)}")
     _check_out(out, options)
+
+
+def check_scheme(name: str) -> None:
+    """Raises ExportError unless it is one of SCHEMES."""
+    if name not in SCHEMES:
+        raise ExportError(f"unknown scheme {name!r}: use {', '.join(SCHEMES)}")
 
 
 def check_formats(formats: Sequence[str]) -> None:

@@ -35,6 +35,7 @@ from pocketbert.export.rounding import (
     round_table,
     round_to_half_scales,
 )
+from pocketbert.runtime.manifest import FOUR_BIT_SCHEME
 
 # Hidden units put in twice per layer. On the 6-layer DistilBERT 8 take the mean drift from 0.0041 to 0.0034, 32 to
 # 0.0032, for 0.3 and 1 % more bytes; a multiple of 8 keeps the kernels' tiles full.
@@ -55,7 +56,7 @@ class Scheme:
     per_channel: bool = True  # else one scale for a whole weight, repeated for each row
 
 
-DEFAULT_SCHEME, FOUR_BIT_SCHEME = "dynamic_wi8_afp32", "dynamic_wi4_afp32"
+DEFAULT_SCHEME = "dynamic_wi8_afp32"
 SCHEMES = {
     scheme.name: scheme
     for scheme in (Scheme(DEFAULT_SCHEME, 8), Scheme(FOUR_BIT_SCHEME, FOUR_BITS), Scheme("float_wf32_afp32", None))

@@ -29,6 +29,7 @@ TASKS = (SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING)
 # Whether a bundle may take two texts at once: an answer always comes out of two, entities out of one.
 PAIRS = {SEQUENCE_CLASSIFICATION: (False, True), TOKEN_CLASSIFICATION: (False,), QUESTION_ANSWERING: (True,)}
 FORMATS = ("executorch", "tflite", "coreml")  # of artifacts; each has an exporter and an engine of its name
+FOUR_BIT_SCHEME = "dynamic_wi4_afp32"  # the one scheme whose weights need another runtime, and other limits
 PARTS = ("embeddings", "layers", "head", "graph")  # where an artifact's bytes go
 ACTIVATIONS = ("int8", "int8_per_tensor", "fp16", "fp32")
 HASH_BLOCK = 1 << 20  # bytes read at a time

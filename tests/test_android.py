@@ -25,7 +25,7 @@ from tokenizer_cases import units
 from tokenizer_texts import ODD, pool_texts, random_texts, read_tsv
 
 from pocketbert.runtime import Classifier, QuestionAnswerer, TokenClassifier
-from pocketbert.runtime.manifest import read_manifest
+from pocketbert.runtime.manifest import FOUR_BIT_SCHEME, read_manifest
 
 DEMOS = ("distilbert", "albert")
 ENGINES = {"tflite": "litert", "executorch": "executorch"}  # of Python -> module
@@ -51,11 +51,20 @@ def tools() -> None:
 @pytest.fixture(scope="session")
 def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the demo bundles, as `make demo` leaves them."""
-    folder = tmp_path_factory.mktemp("demo-bundles")
+    return export_demos(tmp_path_factory.mktemp("demo-bundles"))
+
+
+@pytest.fixture(scope="session")
+def four_bit_demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with weights of 4 bits."""
+    return export_demos(tmp_path_factory.mktemp("four-bit-demos"), "--scheme", FOUR_BIT_SCHEME)
+
+
+def export_demos(folder: Path, *options: str) -> Path:
     for name in DEMOS:
         checkpoint = android_build.REPOSITORY / "export/demo" / name
         command = [Path(sys.executable).with_name("pocketbert"), "export", checkpoint, "--out", folder / name]
-        subprocess.run([*command, "--formats", ",".join(ENGINES)], check=True, capture_output=True)
+        subprocess.run([*command, "--formats", ",".join(ENGINES), *options], check=True, capture_output=True)
     return folder
 
 
@@ -236,6 +245,16 @@ def test_kotlin_labels_ten_thousand_odd_texts_as_python_does(
     texts = odd_texts()
     assert len(texts) == ODD_TEXTS
     compare(engine, demos / demo, texts, lacking, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("demo", DEMOS)
+def test_kotlin_labels_by_four_bits_as_python_does(
+    four_bit_demos: Path, lacking: dict[str, str], tmp_path: Path, demo: str, engine: str
+) -> None:
+    """Of golden cases, which each side checks by itself, and of odd texts."""
+    compare(engine, four_bit_demos / demo, odd_texts()[:TASK_TEXTS], lacking, tmp_path)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -238,6 +239,7 @@ def test_inspect_shows_sizes_and_finds_an_altered_file(bundles: dict[str, Path],
     shown = pocketbert("inspect", bundles["albert"], COLUMNS="120")
     assert shown.returncode == 0
     assert "all hashes match" in shown.stdout and "embeddings" in shown.stdout
+    assert re.search(r"^weights +8 bits$", shown.stdout, re.MULTILINE)
     assert json.loads(pocketbert("inspect", bundles["albert"], "--json").stdout)["pad_id"] == 0
     altered = shutil.copytree(bundles["albert"], tmp_path / "altered")
     with open(altered / "model.pte", "r+b") as file:

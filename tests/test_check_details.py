@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -33,8 +34,15 @@ from pocketbert.runtime.check.gates import Gate, Limits
 from pocketbert.runtime.check.metrics import Comparison
 from pocketbert.runtime.check.tasks import Task
 from pocketbert.runtime.check.tasks.choice import choose
+from pocketbert.runtime.cli.check import check
 from pocketbert.runtime.errors import BundleError
-from pocketbert.runtime.manifest import Manifest, read_manifest
+from pocketbert.runtime.manifest import (
+    QUESTION_ANSWERING,
+    SEQUENCE_CLASSIFICATION,
+    TOKEN_CLASSIFICATION,
+    Manifest,
+    read_manifest,
+)
 from pocketbert.runtime.progress import Progress
 
 __all__ = ["folder", "install", "labelled"]  # fixtures
@@ -107,6 +115,29 @@ def test_limits_are_those_that_the_readme_names() -> None:
         "max_padding_drift": 1e-5,
         "max_repeat_drift": 0.0,
     }
+
+
+@pytest.mark.parametrize("task", [SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING])
+def test_four_bits_have_limits_of_their_own_where_rounding_is_what_differs(task: str) -> None:
+    eight, four = (vars(gates.default_limits(task, f"dynamic_wi{bits}_afp32")) for bits in (8, 4))
+    changed = {name for name in four if four[name] != eight[name]}
+    assert changed == {"min_agreement", "max_quantization_gap"}
+    assert four["min_agreement"] == 0.985
+    assert gates.default_limits(task, "float_wf32_afp32") == gates.default_limits(task, "dynamic_wi8_afp32")
+    assert four["max_quantization_gap"] == (0.2 if task == QUESTION_ANSWERING else 0.03)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "gap", "agreement"), [("dynamic_wi8_afp32", 0.01, 0.99), ("dynamic_wi4_afp32", 0.03, 0.985)]
+)
+def test_the_command_judges_by_the_limits_of_the_bundles_scheme(
+    folder: Path, install: Any, capsys: pytest.CaptureFixture[str], scheme: str, gap: float, agreement: float
+) -> None:
+    edit_manifest(folder, scheme=scheme)
+    check(folder, as_json=folder / "c.json", max_lowering_gap=0.5)
+    found = {gate["name"]: gate["limit"] for gate in json.loads((folder / "c.json").read_text())["gates"]}
+    assert (found["quantization gap"], found["agreement"], found["lowering gap"]) == (gap, agreement, 0.5)
+    assert f"Gates of {scheme}: " in capsys.readouterr().out
 
 
 def test_gates_come_in_order_with_their_limits(checked: parity.Check) -> None:

@@ -24,6 +24,7 @@ from pocketbert.export.compare.job import (
     CheckpointMetrics,
     CompareOptions,
     Comparison,
+    Quality,
     _distinguish_names,
     compare,
 )
@@ -32,6 +33,7 @@ from pocketbert.export.encoder import build_encoder
 from pocketbert.runtime.errors import PocketbertError
 
 MILLION = 1_000_000
+FOUR_AND_EIGHT = ("dynamic_wi8_afp32", "dynamic_wi4_afp32")
 FAMILIES = ("bert", "distilbert", "albert")
 
 
@@ -91,6 +93,9 @@ def test_the_parameters_of_a_checkpoint_are_those_of_transformers() -> None:
         (CompareOptions(("x",), formats=("onnx",)), "unknown format 'onnx'"),
         (CompareOptions((), data=Path("d.tsv")), "--data needs checkpoints"),
         (CompareOptions(("no/such/place",)), "no such folder"),
+        (CompareOptions(("x",), schemes=("int2",)), "unknown scheme 'int2': use dynamic_wi8_afp32, dynamic_wi4_afp32"),
+        (CompareOptions(("x",), schemes=FOUR_AND_EIGHT * 2), "scheme 'dynamic_wi8_afp32' is named twice"),
+        (CompareOptions(("x",), calibrate=Path("t.txt")), "--calibrate is for 4 bits: leave it out, or pass --scheme"),
     ],
     ids=str,
 )
@@ -133,6 +138,8 @@ def test_two_checkpoints_side_by_side(checkpoints: dict[str, Path], tmp_path: Pa
         assert tflite["resident_mb"] > 0
         assert min(tflite["milliseconds"].values()) > 0
         assert abs(tflite["accuracy"] - row["accuracy"]) <= 0.1
+        assert tflite["agreement"] >= 0.9
+        assert (row["title"], row["scheme"]) == (row["name"], "dynamic_wi8_afp32")
     assert first["accuracy_kept"] == 1.0
     assert absolute_paths(found) == []
     assert "parameters" in result.stdout
@@ -141,9 +148,43 @@ def test_two_checkpoints_side_by_side(checkpoints: dict[str, Path], tmp_path: Pa
     assert "Accuracy over size" in page and "Latency over length, tflite" in page
 
 
+@pytest.mark.slow
+def test_schemes_side_by_side_have_a_column_each(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Both are columns of one checkpoint: the same in fp32, the second of fewer bytes."""
+    data, texts = tmp_path / "d.tsv", tmp_path / "t.txt"
+    data.write_text("text\tlabel\n" + "".join(f"{word} film\tjoy\n{word} app\tcalm\n" for word in WORDS))
+    texts.write_text("".join(f"{word} film {word}\n" for word in WORDS * 2))
+    chosen = [part for scheme in FOUR_AND_EIGHT for part in ("--scheme", scheme)]
+    wanted = ["--data", data, "--formats", "tflite", "--json", tmp_path / "c.json", "--report", tmp_path / "c.html"]
+    result = pocketbert("compare", checkpoints["albert"], *chosen, "--calibrate", texts, *wanted, COLUMNS="120")
+    assert result.returncode == 0, result.stderr
+    eight, four = json.loads((tmp_path / "c.json").read_text())["checkpoints"]
+    assert (eight["scheme"], four["scheme"]) == FOUR_AND_EIGHT
+    assert [eight["title"], four["title"]] == [f"{eight['name']}, {scheme}" for scheme in FOUR_AND_EIGHT]
+    assert eight["accuracy"] == four["accuracy"]
+    sizes = [row["formats"]["tflite"]["bytes"] for row in (eight, four)]
+    assert sizes[1] < sizes[0]
+    assert four["formats"]["tflite"]["relative_bytes"] == sizes[1] / sizes[0]
+    assert all(scheme in result.stdout and scheme in (tmp_path / "c.html").read_text() for scheme in FOUR_AND_EIGHT)
+    assert result.stderr.count("answering 24 texts in fp32") == 1
+
+
+def test_agreement_is_with_the_same_checkpoint_and_accuracy_with_the_first() -> None:
+    def column(scheme: str, size: int, quality: Quality) -> CheckpointMetrics:
+        formats = {"tflite": ArtifactMetrics(size, None, quality)}
+        return CheckpointMetrics("a", scheme, "bert", "2 layers", 2, 2, 10, 10, 40, {32: 5}, 0.8, formats)
+
+    pair = [column("eight", 20, Quality(0.8, 0.99)), column("four", 11, Quality(0.6, 0.9))]
+    eight, four = report.describe(Comparison(pair, "d.tsv", 9, 2, [32]))["checkpoints"]
+    assert (eight["title"], four["title"]) == ("a, eight", "a, four")
+    found = four["formats"]["tflite"]
+    assert (found["accuracy"], found["agreement"], found["relative_bytes"]) == (0.6, 0.9, 0.55)
+    assert found["accuracy_kept"] == pytest.approx(0.75)
+
+
 def test_a_page_needs_neither_accuracy_nor_engine(tmp_path: Path) -> None:
     formats = {"coreml": ArtifactMetrics(9, None, None)}
-    found = CheckpointMetrics("a", "bert", "2 layers", 2, 2, 10, 10, 40, {32: 5}, None, formats)
+    found = CheckpointMetrics("a", "dynamic_wi8_afp32", "bert", "2 layers", 2, 2, 10, 10, 40, {32: 5}, None, formats)
     result = report.describe(Comparison([found], None, 0, 2, [32]))
     report.write_html(result, tmp_path / "c.html")
     assert "not run on this computer" in (tmp_path / "c.html").read_text()

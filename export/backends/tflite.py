@@ -12,7 +12,7 @@ Schema: tensorflow/lite/schema/schema.fbs; op versions: tensorflow/lite/tools/ve
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,6 +31,7 @@ FILENAME = "model.tflite"
 ENTRY = "seq_{length}"  # a signature per length
 # Either of these, as measured: runtime/ENGINES.md. tflite-runtime 2.14 and TensorFlow up to 2.17 answer wrongly.
 REQUIRES = {"ai-edge-litert": ">=1.0", "tensorflow": ">=2.18"}
+REQUIRES_FOUR_BITS = {"ai-edge-litert": ">=1.1", "tensorflow": ">=2.19"}  # those before them answer wrongly, too
 Node: TypeAlias = Any  # fx.Node, whose arguments are typed as everything at once
 
 SCHEMA_VERSION = 3
@@ -43,21 +44,26 @@ TYPES = {
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.bool_): schema.TensorType.BOOL,
 }
+WEIGHT_TYPES = {8: schema.TensorType.INT8, FOUR_BITS: schema.TensorType.INT4}
 # Op -> its version with one scale or none, and with a scale per row; 1 where absent. tflite-runtime 2.14 and TensorFlow
 # up to 2.17 read the first scale only and answer wrongly; they do not know the second version, and so refuse to open.
-WEIGHT_TYPES = {8: schema.TensorType.INT8, FOUR_BITS: schema.TensorType.INT4}
 VERSIONS = {"FULLY_CONNECTED": (5, 12), "EMBEDDING_LOOKUP": (1, 4)}
+# A product with int4 weights has the version of one with int8, which ai-edge-litert 1.0 and TensorFlow 2.18 know: they
+# open the file and answer wrongly. No version says int4; the one that those runtimes lack, of all of our ops, is the
+# one in which CAST learned bfloat16. Whatever knows it computes int4 rightly.
+FOUR_BIT_VERSIONS = {"CAST": 7}
 
 
 def lower(oracle: Encoder, lengths: Sequence[int], folder: Path) -> Lowered:
     """Writes `folder/model.tflite`. Raises NotImplementedError naming an op without a rule."""
-    model = Model()
     graph = Graph.export(oracle, max_length=max(lengths))
+    four_bits = FOUR_BITS in graph.bits.values()
+    model = Model(FOUR_BIT_VERSIONS if four_bits else {})
     for length in lengths:
         subgraph = Subgraph(model, graph, length)
         model.add_signature(ENTRY.format(length=length), subgraph, output_names(oracle))
     (folder / FILENAME).write_bytes(model.pack())
-    return Lowered(FILENAME, ENTRY, any_length=False, requires=REQUIRES)
+    return Lowered(FILENAME, ENTRY, any_length=False, requires=REQUIRES_FOUR_BITS if four_bits else REQUIRES)
 
 
 class AlignedBuffer(schema.BufferT):
@@ -89,7 +95,9 @@ class SharedScales(schema.QuantizationParametersT):
 class Model:
     """The parts that all signatures share: op codes, buffers, scales."""
 
-    def __init__(self) -> None:
+    def __init__(self, least_versions: Mapping[str, int]) -> None:
+        """`least_versions`: of ops, whatever their inputs ask for."""
+        self.least_versions = least_versions
         self.root = schema.ModelT()
         self.root.version = SCHEMA_VERSION
         self.root.description = "PocketBERT"
@@ -204,10 +212,11 @@ class Subgraph:
         return self.at[stored]
 
     def version(self, op: str, inputs: Sequence[int]) -> int:
-        """The first version of `op` that computes these inputs."""
+        """The first version of `op` that computes these inputs, or the model's least."""
         plain, per_row = VERSIONS.get(op, (1, 1))
         scales = [self.root.tensors[index].quantization for index in inputs]
-        return per_row if any(scale is not None and len(scale.scale) > 1 for scale in scales) else plain
+        found = per_row if any(scale is not None and len(scale.scale) > 1 for scale in scales) else plain
+        return max(found, self.model.least_versions.get(op, found))
 
     def emit(
         self, op: str, inputs: Sequence[int], shape: Sequence[int], dtype: Any = np.float32, **options: Any

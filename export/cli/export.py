@@ -15,7 +15,7 @@ import typer
 from pocketbert.runtime.cli.output import plain_console
 from pocketbert.runtime.cli.progress import StageLines
 from pocketbert.runtime.errors import PocketbertError
-from pocketbert.runtime.manifest import FORMATS, PARTS, QUESTION_ANSWERING, TASKS, Manifest
+from pocketbert.runtime.manifest import FORMATS, FOUR_BIT_SCHEME, PARTS, QUESTION_ANSWERING, TASKS, Manifest
 
 if TYPE_CHECKING:
     from pocketbert.export.bundle import ExportResult
@@ -82,25 +82,30 @@ def _print_table(exported: ExportResult) -> None:
     from pocketbert.export import golden
     from pocketbert.export.quantize import PER_TENSOR_ACTIVATIONS
 
-    table = Table(title=f"{exported.folder}: {exported.manifest.architecture}, {exported.manifest.scheme}")
+    manifest = exported.manifest
+    table = Table(title=f"{exported.folder}: {manifest.architecture}, {manifest.scheme}")
     table.add_column("artifact")
     for column in ("MB", *PARTS, "seconds"):
         table.add_column(column, justify="right")
-    for artifact in exported.manifest.artifacts:
+    for artifact in manifest.artifacts:
         shares = [f"{artifact.parts[part] / artifact.bytes:.1%}" for part in PARTS]
         table.add_row(artifact.path, f"{artifact.bytes / MB:.2f}", *shares, f"{exported.seconds[artifact.format]:.1f}")
     console = plain_console()
     console.print(table)
-    ignored = exported.manifest.source["ignored_tensors"]
+    ignored = manifest.source["ignored_tensors"]
     if ignored:
         console.print(f"Not used: {len(ignored)} tensors ({', '.join(ignored[:3])}{', …' if len(ignored) > 3 else ''})")
-    if any(artifact.activations == PER_TENSOR_ACTIVATIONS for artifact in exported.manifest.artifacts):
+    if manifest.scheme == FOUR_BIT_SCHEME and any(artifact.format == "coreml" for artifact in manifest.artifacts):
+        console.print(
+            "model.mlpackage needs iOS 18 or macOS 15. Older ones get int8: export once more without --scheme."
+        )
+    if any(artifact.activations == PER_TENSOR_ACTIVATIONS for artifact in manifest.artifacts):
         coarse, fine = (golden.mean_drift(exported.folder, name) for name in (PER_TENSOR_ACTIVATIONS, "int8"))
         console.print(
             f"model.tflite has one scale per weight: its golden logits drift by {coarse:.3f} on average, "
             f"per channel by {fine:.3f}. See what it costs: pocketbert check {exported.folder} --data FILE"
         )
-    console.print(f"Done in {exported.seconds['total']:.1f} s. Try: {_suggest(exported.manifest, exported.folder)}")
+    console.print(f"Done in {exported.seconds['total']:.1f} s. Try: {_suggest(manifest, exported.folder)}")
 
 
 def _suggest(manifest: Manifest, folder: Path) -> str:

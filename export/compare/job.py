@@ -1,7 +1,7 @@
-"""Checkpoints side by side: each is exported, opened, measured and evaluated, and set against the first.
+"""Checkpoints and schemes side by side: each is exported, opened, measured and evaluated, and set against the first.
 
-Takes checkpoints and options. Returns a `Comparison`: `CheckpointMetrics` for each, plain data.
-Leaves out: the terminal (cli/compare.py) and the page (report.py).
+Takes checkpoints and options. Returns a `Comparison`: `CheckpointMetrics` for each checkpoint in each scheme, as plain
+data. Leaves out: the terminal (cli/compare.py) and the page (report.py).
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketbert.export.atomic_directory import stage
-from pocketbert.export.bundle import ExportOptions, check_formats, export_bundle
+from pocketbert.export.bundle import ExportOptions, check_formats, check_scheme, export_bundle
+from pocketbert.export.calibration_texts import read_calibration_texts
 from pocketbert.export.checkpoint import Checkpoint, load_checkpoint
 from pocketbert.export.compare.base_models import BASE_MODELS, write_base_model
 from pocketbert.export.compare.measure import Performance, measure_bundles
 from pocketbert.export.compare.model_cost import count_multiply_adds, count_parameters, describe_compression
 from pocketbert.export.encoder import build_encoder, compute_logits
+from pocketbert.export.quantize import DEFAULT_SCHEME
 from pocketbert.runtime import engines
 from pocketbert.runtime.check.evaluation import make_data_set
 from pocketbert.runtime.check.evaluation_set import EvaluationSet
 from pocketbert.runtime.check.tasks import Data, Task
 from pocketbert.runtime.check.tasks.choice import choose, find
 from pocketbert.runtime.errors import PocketbertError
-from pocketbert.runtime.manifest import FORMATS, read_manifest
+from pocketbert.runtime.manifest import FORMATS, FOUR_BIT_SCHEME, read_manifest
 from pocketbert.runtime.progress import Progress
 from pocketbert.runtime.tasks import open_model
 from pocketbert.runtime.tokenizer import Tokenizer
@@ -56,6 +58,16 @@ class CompareOptions:
     formats: tuple[str, ...] = FORMATS
     threads: int = 2
     pairs: bool = False  # the checkpoints are classifiers of two texts
+    schemes: tuple[str, ...] = (DEFAULT_SCHEME,)  # each checkpoint in each of them
+    calibrate: Path | None = None  # texts that 4 bits are calibrated by; None: the package's own
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How right logits of the data are, and the share of answers that are the checkpoint's own in fp32."""
+
+    accuracy: float
+    agreement: float
 
 
 @dataclass(frozen=True)
@@ -64,14 +76,15 @@ class ArtifactMetrics:
 
     bytes: int
     performance: Performance | None = None
-    accuracy: float | None = None
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True)
 class CheckpointMetrics:
-    """A checkpoint's figures."""
+    """A checkpoint's figures, in one scheme."""
 
     name: str
+    scheme: str
     architecture: str
     compression: str
     layers: int  # that run
@@ -86,7 +99,7 @@ class CheckpointMetrics:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All figures of one run, in the order of the checkpoints."""
+    """All figures of one run, in the order of the checkpoints, and for each in that of the schemes."""
 
     checkpoints: Sequence[CheckpointMetrics]
     data: str | None
@@ -98,11 +111,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A checkpoint on its way: loaded, to be exported to `folder`."""
+    """A checkpoint on its way: loaded, to be exported to `folder` in `scheme`."""
 
     source: str
     checkpoint: Checkpoint
     data: Data | None
+    scheme: str
     folder: Path
 
     @cached_property
@@ -116,39 +130,64 @@ class Candidate:
         """The data, as the exported bundle tokenizes them."""
         return None if self.data is None else make_data_set(self.task, self.data)
 
-    def score(self, logits: Logits) -> float | None:
-        """How right logits of the data are."""
-        return self.task.score(self.asked, logits)[_measure(self.checkpoint)].value if self.asked else None
+    def judge(self, asked: EvaluationSet, logits: Logits, reference: Logits) -> Quality:
+        """Logits of the data against their labels and against the checkpoint's own."""
+        compared = self.task.compare(asked, logits, reference, tolerance=0)
+        return Quality(
+            accuracy=self.task.score(asked, logits)[_measure(self.checkpoint)].value,
+            agreement=compared.divergence.agreement,
+        )
 
 
 def compare(options: CompareOptions, progress: Progress | None = None) -> Comparison:
-    """Exports and measures every checkpoint. Raises PocketbertError."""
+    """Exports and measures every checkpoint in every scheme. Raises PocketbertError."""
     _check_options(options)
     progress = progress or Progress()
     progress.start(STAGE, _count_tasks(options))
     with stage(Path(tempfile.gettempdir()) / WORK) as work:  # what a killed run leaves there, the next one removes
-        sources = options.checkpoints or [_write_base_model(name, work, progress) for name in BASE_MODELS]
-        loaded = _distinguish_names([(str(source), load_checkpoint(source, pairs=options.pairs)) for source in sources])
-        _check_tasks([checkpoint for _, checkpoint in loaded])
-        # Bad data is told before the long work.
-        candidates = [
-            Candidate(*one, _read_data(one[1], options), work / f"bundle-{i}") for i, one in enumerate(loaded)
-        ]
+        candidates = _make_candidates(options, work, progress)
         lengths = _lengths([candidate.checkpoint for candidate in candidates])
         sizes = [_export(candidate, options, max(lengths), progress) for candidate in candidates]
+        references = {candidate.source: candidate for candidate in candidates}
+        logits = {source: _answer_in_fp32(candidate, progress) for source, candidate in references.items()}
         formats = [{name: ArtifactMetrics(size) for name, size in found.items()} for found in sizes]
         for name in _timed(options):
-            for row, found in zip(formats, _run(name, candidates, lengths, options, progress), strict=True):
+            for row, found in zip(formats, _run(name, candidates, logits, lengths, options, progress), strict=True):
                 row[name] = replace(found, bytes=row[name].bytes)
-        rows = [_metrics(*pair, lengths, progress) for pair in zip(candidates, formats, strict=True)]
+        rows = [
+            _metrics(candidate, logits[candidate.source], found, lengths)
+            for candidate, found in zip(candidates, formats, strict=True)
+        ]
     progress.finish(STAGE)
     first, measure = candidates[0].data, _measure(candidates[0].checkpoint)
     file, texts = (first.name if first else None), (len(first.texts) if first else 0)
     return Comparison(rows, file, texts, options.threads, lengths, measure)
 
 
+def _make_candidates(options: CompareOptions, work: Path, progress: Progress) -> list[Candidate]:
+    """Each checkpoint in each scheme. Bad checkpoints, data and texts are told before the long work."""
+    sources = options.checkpoints or [_write_base_model(name, work, progress) for name in BASE_MODELS]
+    loaded = _distinguish_names([(str(source), load_checkpoint(source, pairs=options.pairs)) for source in sources])
+    _check_tasks([checkpoint for _, checkpoint in loaded])
+    if options.calibrate:
+        for _, checkpoint in loaded:
+            read_calibration_texts(checkpoint, options.calibrate, checkpoint.config.max_position_embeddings)
+    return [
+        Candidate(source, checkpoint, data, scheme, work / f"bundle-{number}-{scheme}")
+        for number, (source, checkpoint) in enumerate(loaded)
+        for data in [_read_data(checkpoint, options)]
+        for scheme in options.schemes
+    ]
+
+
 def _check_options(options: CompareOptions) -> None:
     check_formats(options.formats)
+    for scheme in options.schemes:
+        check_scheme(scheme)
+        if options.schemes.count(scheme) > 1:
+            raise PocketbertError(f"scheme {scheme!r} is named twice: name each once")
+    if options.calibrate and FOUR_BIT_SCHEME not in options.schemes:
+        raise PocketbertError(f"--calibrate is for 4 bits: leave it out, or pass --scheme {FOUR_BIT_SCHEME}")
     if options.data and not options.checkpoints:
         raise PocketbertError("--data needs checkpoints: the base models have random weights and no accuracy")
 
@@ -174,8 +213,9 @@ def _timed(options: CompareOptions) -> list[str]:
 def _count_tasks(options: CompareOptions) -> int:
     """How many there are of what `_task` announces."""
     written = 0 if options.checkpoints else len(BASE_MODELS)
-    count, timed = len(options.checkpoints) or written, len(_timed(options))
-    evaluated = count * (timed + 1) if options.data else 0
+    count = (len(options.checkpoints) or written) * len(options.schemes)
+    timed, in_fp32 = len(_timed(options)), len(set(options.checkpoints))
+    evaluated = count * timed + in_fp32 if options.data else 0
     return written + count + timed + evaluated
 
 
@@ -219,55 +259,66 @@ def _lengths(checkpoints: Sequence[Checkpoint]) -> list[int]:
 
 def _export(candidate: Candidate, options: CompareOptions, max_length: int, progress: Progress) -> dict[str, int]:
     """Bytes by format."""
-    with _task(progress, f"{candidate.checkpoint.name}: exporting to {', '.join(options.formats)}"):
+    scheme = candidate.scheme
+    with _task(progress, f"{candidate.checkpoint.name}: exporting {scheme} to {', '.join(options.formats)}"):
         exported = export_bundle(
             candidate.source,
             candidate.folder,
-            ExportOptions(options.formats, max_length=max_length, pairs=options.pairs),
+            ExportOptions(
+                options.formats,
+                max_length=max_length,
+                scheme=scheme,
+                pairs=options.pairs,
+                calibrate=options.calibrate if scheme == FOUR_BIT_SCHEME else None,
+            ),
             progress,
         )
     return {artifact.format: artifact.bytes for artifact in exported.manifest.artifacts}
 
 
 def _run(
-    name: str, candidates: Sequence[Candidate], lengths: Sequence[int], options: CompareOptions, progress: Progress
+    name: str,
+    candidates: Sequence[Candidate],
+    references: Mapping[str, Logits | None],
+    lengths: Sequence[int],
+    options: CompareOptions,
+    progress: Progress,
 ) -> list[ArtifactMetrics]:
-    """Speed, memory and accuracy of every checkpoint under one engine."""
+    """Speed, memory and quality of every candidate under one engine."""
     with _task(progress, f"measuring {name}"):
         folders = [candidate.folder for candidate in candidates]
         performances = measure_bundles(folders, name, lengths, options.threads, progress)
-    accuracies = [_evaluate_artifact(name, candidate, options, progress) for candidate in candidates]
-    return [ArtifactMetrics(0, *pair) for pair in zip(performances, accuracies, strict=True)]
+    qualities = [_evaluate(name, each, references[each.source], options, progress) for each in candidates]
+    return [ArtifactMetrics(0, *pair) for pair in zip(performances, qualities, strict=True)]
 
 
-def _evaluate_artifact(name: str, candidate: Candidate, options: CompareOptions, progress: Progress) -> float | None:
-    if candidate.asked is None:
+def _evaluate(
+    name: str, candidate: Candidate, reference: Logits | None, options: CompareOptions, progress: Progress
+) -> Quality | None:
+    if candidate.asked is None or reference is None:
         return None
-    with (
-        _task(progress, f"{candidate.checkpoint.name}: answering {len(candidate.asked.texts)} texts with {name}"),
-        open_model(candidate.folder, name, options.threads) as model,
-    ):
-        return candidate.score([model.run(ids) for ids in candidate.asked.ids])
+    doing = f"{candidate.checkpoint.name}, {candidate.scheme}: answering {len(candidate.asked.texts)} texts with {name}"
+    with _task(progress, doing), open_model(candidate.folder, name, options.threads) as model:
+        return candidate.judge(candidate.asked, [model.run(ids) for ids in candidate.asked.ids], reference)
 
 
-def _evaluate_fp32(candidate: Candidate, progress: Progress) -> float | None:
+def _answer_in_fp32(candidate: Candidate, progress: Progress) -> Logits | None:
     checkpoint = candidate.checkpoint
     if candidate.asked is None:
         return None
     with _task(progress, f"{checkpoint.name}: answering {len(candidate.asked.texts)} texts in fp32"):
-        return candidate.score(
-            compute_logits(build_encoder(checkpoint.config, checkpoint.tensors), candidate.asked.ids)
-        )
+        return compute_logits(build_encoder(checkpoint.config, checkpoint.tensors), candidate.asked.ids)
 
 
 def _metrics(
-    candidate: Candidate, formats: Mapping[str, ArtifactMetrics], lengths: Sequence[int], progress: Progress
+    candidate: Candidate, reference: Logits | None, formats: Mapping[str, ArtifactMetrics], lengths: Sequence[int]
 ) -> CheckpointMetrics:
-    checkpoint = candidate.checkpoint
+    checkpoint, asked = candidate.checkpoint, candidate.asked
     config = checkpoint.config
     parameters = count_parameters(config, {name: tensor.numel() for name, tensor in checkpoint.tensors.items()})
     return CheckpointMetrics(
         name=checkpoint.name,
+        scheme=candidate.scheme,
         architecture=config.architecture,
         compression=describe_compression(config),
         layers=len(config.layer_schedule),
@@ -276,6 +327,6 @@ def _metrics(
         parameters_executed=parameters.executed,
         fp32_bytes=FP32_BYTES * parameters.stored,
         multiply_adds={length: count_multiply_adds(config, length) for length in lengths},
-        accuracy=_evaluate_fp32(candidate, progress),
+        accuracy=candidate.judge(asked, reference, reference).accuracy if asked and reference else None,
         formats=dict(formats),
     )

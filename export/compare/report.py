@@ -20,7 +20,7 @@ MB = 1_000_000
 
 
 def describe(comparison: Comparison) -> dict[str, Any]:
-    """Every figure; `relative` ones are to the first checkpoint."""
+    """Every figure; `relative` ones are to the first checkpoint in the first scheme."""
     return {
         "report_version": REPORT_VERSION,
         "data": comparison.data,
@@ -28,13 +28,17 @@ def describe(comparison: Comparison) -> dict[str, Any]:
         "measure": comparison.measure,
         "threads": comparison.threads,
         "lengths": list(comparison.lengths),
-        "checkpoints": [_describe_checkpoint(one, comparison.checkpoints[0]) for one in comparison.checkpoints],
+        "checkpoints": [_describe_checkpoint(one, comparison) for one in comparison.checkpoints],
     }
 
 
-def _describe_checkpoint(found: CheckpointMetrics, first: CheckpointMetrics) -> dict[str, Any]:
+def _describe_checkpoint(found: CheckpointMetrics, comparison: Comparison) -> dict[str, Any]:
+    first = comparison.checkpoints[0]
+    several = len({one.scheme for one in comparison.checkpoints}) > 1
     return {
         "name": found.name,
+        "scheme": found.scheme,
+        "title": f"{found.name}, {found.scheme}" if several else found.name,
         "architecture": found.architecture,
         "method": found.compression,
         "layers": found.layers,
@@ -57,13 +61,15 @@ def _describe_artifact(found: ArtifactMetrics, first: ArtifactMetrics, accuracy:
     of_first = first.performance.milliseconds if first.performance else {}
     return {
         "bytes": found.bytes,
+        "relative_bytes": found.bytes / first.bytes,
         "milliseconds": {str(length): ms for length, ms in milliseconds.items()},
         "relative_time": {
             str(length): ms / of_first[length] for length, ms in milliseconds.items() if length in of_first
         },
         "resident_mb": found.performance.resident_mb if found.performance else None,
-        "accuracy": found.accuracy,
-        "accuracy_kept": _kept(found.accuracy, accuracy),
+        "accuracy": found.quality.accuracy if found.quality else None,
+        "accuracy_kept": _kept(found.quality.accuracy if found.quality else None, accuracy),
+        "agreement": found.quality.agreement if found.quality else None,
     }
 
 
@@ -92,7 +98,7 @@ def _plots(result: Mapping[str, Any]) -> list[Plot]:
     engines = {name for row in result["checkpoints"] for name, found in row["formats"].items() if found["milliseconds"]}
     for engine in sorted(engines):
         lines = [
-            Series(row["name"], [(int(n), ms) for n, ms in row["formats"][engine]["milliseconds"].items()])
+            Series(row["title"], [(int(n), ms) for n, ms in row["formats"][engine]["milliseconds"].items()])
             for row in result["checkpoints"]
         ]
         plots.append(draw_plot(f"Latency over length, {engine}", "tokens", "ms", lines, zero=True))
@@ -105,10 +111,10 @@ def _title(result: Mapping[str, Any]) -> str:
 
 
 def _accuracies(result: Mapping[str, Any]) -> list[Series]:
-    """A line for each checkpoint, from the largest file that holds it to the smallest."""
+    """A line for each column, from the largest file that holds it to the smallest."""
     series = []
     for row in result["checkpoints"]:
         points = [(row["fp32_bytes"] / MB, row["accuracy"])]
         points += [(f["bytes"] / MB, f["accuracy"]) for f in row["formats"].values() if f["accuracy"] is not None]
-        series.append(Series(row["name"], sorted(points, reverse=True)))
+        series.append(Series(row["title"], sorted(points, reverse=True)))
     return series

@@ -21,7 +21,7 @@ from rich.console import Console
 from pocketbert.runtime import engines
 from pocketbert.runtime.bench.page import read_bench
 from pocketbert.runtime.check.datasets import split_columns
-from pocketbert.runtime.check.gates import OF_ANSWERS, PERCENT, Gate, Limits, default_limits, judge, missed
+from pocketbert.runtime.check.gates import PERCENT, Gate, default_limits, judge, missed
 from pocketbert.runtime.check.parity import check_bundle
 from pocketbert.runtime.check.report import describe, describe_open, write_html
 from pocketbert.runtime.check.tasks.choice import find
@@ -31,7 +31,12 @@ from pocketbert.runtime.cli.output import STDOUT, check_writable, make_table, pl
 from pocketbert.runtime.cli.progress import Bars
 from pocketbert.runtime.engines import MAX_THREADS
 from pocketbert.runtime.errors import EngineError
-from pocketbert.runtime.manifest import read_manifest
+from pocketbert.runtime.manifest import (
+    FOUR_BIT_SCHEME,
+    QUESTION_ANSWERING,
+    SEQUENCE_CLASSIFICATION,
+    read_manifest,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,14 +45,20 @@ if TYPE_CHECKING:
     from pocketbert.runtime.manifest import Manifest
 
 REFERENCE = "pocketbert.reference"  # the entry point group through which the export half gives the checkpoint's logits
-DEFAULT = Limits()
+EIGHT_BIT_SCHEME = "dynamic_wi8_afp32"
 
 
 def _limit(words: str, name: str, least: float | None = None, most: float | None = None) -> Any:
-    """An option for one of the limits, with its default in its help."""
-    usual, answers = getattr(DEFAULT, name), getattr(OF_ANSWERS, name)
-    shown = f"{usual:g}" if usual == answers else f"{usual:g}, for answers {answers:g}"
+    """An option for one of the limits, with its defaults in its help."""
+    usual, of_four_bits = (_say_default(name, scheme) for scheme in (EIGHT_BIT_SCHEME, FOUR_BIT_SCHEME))
+    shown = usual if usual == of_four_bits else f"{usual}; of 4 bits {of_four_bits}"
     return typer.Option(help=f"{words}: {shown} by default.", min=least, max=most)
+
+
+def _say_default(name: str, scheme: str) -> str:
+    tasks = (SEQUENCE_CLASSIFICATION, QUESTION_ANSWERING)
+    usual, answers = (getattr(default_limits(task, scheme), name) for task in tasks)
+    return f"{usual:g}" if usual == answers else f"{usual:g}, for answers {answers:g}"
 
 
 MinAgreement = Annotated[
@@ -127,7 +138,7 @@ def check(
         found = check_bundle(bundle, names, texts, reference, checkpoint, threads, progress)
     found = replace(found, absent=absent)
     limits = {name: limit for name, limit in asked.items() if limit is not None}
-    gates = judge(found, replace(default_limits(manifest.task), **limits))
+    gates = judge(found, replace(default_limits(manifest.task, manifest.scheme), **limits))
     result = describe(found, gates, require_all)
     if as_json:
         write_json(result, as_json)
@@ -181,7 +192,9 @@ def _print(result: Mapping[str, Any], console: Console) -> None:
     for line in describe_open(result["gates"]):  # what is missed goes to stderr
         console.print(line, style="yellow", soft_wrap=True)
     counts = Counter(gate["status"] for gate in result["gates"])
-    console.print("Gates: " + ", ".join(f"{counts[status]} {status}" for status in STATUSES))
+    console.print(
+        f"Gates of {result['bundle']['scheme']}: " + ", ".join(f"{counts[status]} {status}" for status in STATUSES)
+    )
 
 
 def _origin(data: Mapping[str, Any]) -> str:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 MB = 1_000_000
 TWO_TEXTS = " (two texts)"
+# Of each scheme, what weights are stored as: a manifest has but its name.
+WEIGHTS = {
+    "dynamic_wi8_afp32": "8 bits",
+    "dynamic_wi4_afp32": "4 bits in the layers and seven of eight rows of the word table, 8 in what is left",
+    "float_wf32_afp32": "floats",
+}
 ARTIFACT_ROWS = ("needs", "entry", "lengths", "activations", "size", *PARTS)
 
 
@@ -36,6 +42,7 @@ def _print_manifest(folder: Path, manifest: Manifest) -> None:
     console, names = plain_console(), [artifact.path for artifact in manifest.artifacts]
     rows = {
         "model": f"{manifest.architecture}, {manifest.task}{TWO_TEXTS * manifest.pairs}, {manifest.scheme}",
+        "weights": _describe_weights(manifest),
         "source": f"{manifest.source['name']} (weights {manifest.source['weights_sha256'][:12]}…)",
         "labels": _describe_labels(manifest),
         "lengths": f"{', '.join(map(str, manifest.lengths))} tokens, pad id {manifest.pad_id}",
@@ -43,12 +50,18 @@ def _print_manifest(folder: Path, manifest: Manifest) -> None:
     }
     for name, value in rows.items():
         console.print(f"{name:<8}", style="bold", end=" ")
-        console.print(value)
+        console.print(value, soft_wrap=True)
     console.print(f"{folder}: all hashes match", soft_wrap=True)
     table = make_table("", ("", *names), left=names)
     for row in zip(ARTIFACT_ROWS, *(_artifact_column(artifact) for artifact in manifest.artifacts), strict=True):
         table.add_row(*row)
     console.print(table)
+
+
+def _describe_weights(manifest: Manifest) -> str:
+    stored = WEIGHTS.get(manifest.scheme, manifest.scheme)
+    calibration = manifest.calibration
+    return f"{stored}; calibrated by {calibration.texts} texts" if calibration else stored
 
 
 def _describe_labels(manifest: Manifest) -> str:

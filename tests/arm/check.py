@@ -1,6 +1,6 @@
 """Runs golden cases through the Arm kernels of LiteRT and ExecuTorch, under emulation, and reports how near they come.
 
-    python tests/arm/check.py BUNDLE...          what `make check-arm` does with the demo bundles
+    python tests/arm/check.py BUNDLE...          what `make check-arm` does with those of the demo
 
 Takes bundles. Returns a line for each bundle and engine. Exit status 1 where an answer is further from the oracle than
 the runtime tolerates; 0 with a line that says so where emulation is not to be had. Leaves out: phones.
@@ -43,11 +43,11 @@ def report(bundle: Path, engine: str) -> bool:
     """Prints how near `engine` came, and gives whether that is near enough."""
     found = run("golden.py", str(bundle), engine)
     if "error" in found:
-        print(f"  {bundle.name:<12} {engine:<11} FAILED: {found['error']}")
+        print(f"  {bundle.name:<17} {engine:<11} FAILED: {found['error']}")
         return False
     near = found["oracle_gap"] <= found["tolerance"]
     print(
-        f"  {bundle.name:<12} {found['version']:<22} {found['agree']} of {found['cases']} have the checkpoint's label; "
+        f"  {bundle.name:<17} {found['version']:<22} {found['agree']} of {found['cases']} have the checkpoint's label; "
         f"largest gap to the oracle {found['oracle_gap']:.4f}, to the checkpoint {found['checkpoint_gap']:.4f}"
         f"{'' if near else '  MISSED: over ' + str(found['tolerance'])}"
     )
