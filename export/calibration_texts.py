@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 OWN = Path(__file__).with_name("calibration.txt")
-# Twice as many take 5 % off what the layers of the 6-layer DistilBERT lose, for twice the time.
-MOST_TOKENS = 4_096
+# With half as many the 6-layer DistilBERT moves by 0.019 in a probability on average, with these by 0.016.
+MOST_TOKENS = 8_192
 LOOKED_AT = 4096  # texts, of which the longer half is chosen from: short ones tell little of what layers see
 LEAST_TEXTS = 16  # fewer say more of themselves than of a language
 

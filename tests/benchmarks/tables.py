@@ -135,6 +135,25 @@ def arm() -> list[Row]:
     return rows
 
 
+def four_bits() -> list[Row]:
+    rows: list[Row] = [["", "layers at 8 bits", "weights", "agreement", "accuracy (fp32)", "mean drift"]]
+    for name, found in read("four-bits").items():
+        for row in found:
+            layers = "all, as int8" if row["eight_bit_layers"] is None else str(row["eight_bit_layers"])
+            right = f"{row['accuracy']:.2%} ({row['exact_accuracy']:.2%})"
+            rows.append(
+                [
+                    name,
+                    layers,
+                    f"{row['bytes'] / MB:.2f} MB",
+                    f"{row['agreement']:.2%}",
+                    right,
+                    f"{row['mean_drift']:.4f}",
+                ]
+            )
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[Row]]] = {
     "machine": machine,
     "latency-distilbert": lambda: latency("distilbert"),
@@ -145,6 +164,7 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "export": export,
     "overhead": overhead,
     "arm": arm,
+    "four-bits": four_bits,
 }
 
 
