@@ -389,7 +389,7 @@ def test_4_bit_constants_of_another_size_than_declared_are_refused(stored: bytes
         package.Value(package.TensorType(np.dtype(np.int8), sizes, four_bits=True), stored).read()
 
 
-@pytest.mark.parametrize("shape", [(4, 1), (6, 3), (6,), (6, 8, 1), (7, 8), (0, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 1), (6, 3), (6,), (6, 8, 1), (7, 8)], ids=str)
 def test_scales_that_do_not_divide_a_constant_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"scales \(.*\) do not divide \(6, 8\)"):
         _scale_blocks(np.zeros((6, 8), np.int8), np.ones(shape, np.float16))
@@ -601,16 +601,32 @@ def test_what_is_not_evaluated_is_refused_by_name(build: Callable[..., Any], nam
         evaluate(named_build, {"x": x}, tmp_path)
 
 
-def test_a_gather_of_a_newer_opset_must_not_ask_for_its_indices_to_be_validated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("validate", [False, True])
+def test_a_gather_of_a_newer_opset_must_not_ask_for_its_indices_to_be_validated(validate: bool, tmp_path: Path) -> None:
     x = np.array([[2, 0], [1, 1]], np.int32)
-    for validate in (False, True):
-        build = lambda x, v=validate: builder().gather(x=x, indices=[1, 0], axis=1, validate_indices=v)  # noqa: E731
-        loaded = mil.load(write(build, {"x": x}, tmp_path / str(validate), "iOS17"))
-        if validate:
-            with pytest.raises(mil.UnsupportedOp, match="validate_indices True"):
-                loaded.run({"x": x})
-        else:
-            np.testing.assert_array_equal(*loaded.run({"x": x}).values(), x[:, [1, 0]])
+
+    def build(x: Any) -> Any:
+        return builder().gather(x=x, indices=[1, 0], axis=1, validate_indices=validate)
+
+    loaded = mil.load(write(build, {"x": x}, tmp_path, "iOS17"))
+    if validate:
+        with pytest.raises(mil.UnsupportedOp, match="validate_indices True"):
+            loaded.run({"x": x})
+    else:
+        np.testing.assert_array_equal(*loaded.run({"x": x}).values(), x[:, [1, 0]])
+
+
+def test_a_part_of_a_constant_that_is_not_read_is_refused_by_name(tmp_path: Path) -> None:
+    """Zero points are none of ours, and must not be passed over."""
+    data, x = np.ones((4, 4), np.int8), np.zeros(1, np.int32)
+
+    def build(x: Any) -> Any:
+        scale, offset = np.ones((4, 1), np.float16), np.ones((4, 1), np.int8)
+        weight = builder().constexpr_blockwise_shift_scale(data=data, scale=scale, offset=offset)
+        return builder().gather(x=weight, indices=x, axis=0, validate_indices=False)
+
+    with pytest.raises(mil.UnreadableProgram, match=r"is made of \['data', 'offset', 'scale'\]"):
+        mil.load(write(build, {"x": x}, tmp_path, "iOS18"))
 
 
 @pytest.mark.parametrize(
@@ -709,6 +725,14 @@ def test_a_program_that_contradicts_itself_is_refused(distilbert: Path) -> None:
     assert refused("late", value, shape=wrong) == (
         "tanh 'late' gives float32 (1, 3), the program declares float32 (1, 4)"
     )
+
+
+def test_a_parameter_that_an_op_is_not_known_to_have_is_refused_by_name(distilbert: Path) -> None:
+    program = package.read(distilbert)
+    value, type_ = program.outputs[0], package.TensorType(np.dtype(np.float32), (1, 3))
+    op = package.Operation("tanh", {"x": (value,), "newer": (value,)}, (("late", type_),), {})
+    with pytest.raises(mil.UnsupportedOp, match="tanh 'late': the parameter 'newer' is not supported"):
+        Evaluator(dataclasses.replace(program, operations=(*program.operations, op), outputs=("late",)))
 
 
 def test_a_missing_package_or_file_is_refused_by_name(distilbert: Path, tmp_path: Path) -> None:
