@@ -61,7 +61,18 @@ ANSWERS = {
     "pairs": True,
     "outputs": [{"name": name, "dtype": "float32", "shape": [1, None]} for name in ("start_logits", "end_logits")],
 }
-EXAMPLES = {"label": VALID, "pair": {**VALID, "pairs": True}, "entities": ENTITIES, "answer": ANSWERS}
+FOUR_BITS = {
+    **VALID,
+    "scheme": "dynamic_wi4_afp32",
+    "calibration": {"texts": 400, "texts_sha256": HASH, "weights_sha256": HASH},
+}
+EXAMPLES = {
+    "four bits": FOUR_BITS,
+    "label": VALID,
+    "pair": {**VALID, "pairs": True},
+    "entities": ENTITIES,
+    "answer": ANSWERS,
+}
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -118,6 +129,26 @@ def test_reader_and_schema_refuse_what_belongs_to_another_task(
         read({**example, **change}, tmp_path)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**example, **change}, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        None,
+        [400, HASH, HASH],
+        {"texts": 400, "texts_sha256": HASH},
+        {"texts": -1, "texts_sha256": HASH, "weights_sha256": HASH},
+        {"texts": "400", "texts_sha256": HASH, "weights_sha256": HASH},
+        {"texts": 400, "texts_sha256": HASH[1:], "weights_sha256": HASH},
+        {"texts": 400, "texts_sha256": HASH, "weights_sha256": "G" * 64},
+    ],
+    ids=str,
+)
+def test_reader_and_schema_refuse_a_damaged_calibration(tmp_path: Path, calibration: Any) -> None:
+    with pytest.raises(BundleError, match="calibration"):
+        read({**VALID, "calibration": calibration}, tmp_path)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**VALID, "calibration": calibration}, SCHEMA)
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "albert"])

@@ -39,8 +39,8 @@ from pocketbert.runtime.engines import LOGITS
 from pocketbert.runtime.engines import coreml as engine
 from pocketbert.runtime.engines.coreml import mil
 from pocketbert.runtime.engines.coreml.mil import ops, package, protobuf
-from pocketbert.runtime.engines.coreml.mil.evaluator import Evaluator
-from pocketbert.runtime.engines.coreml.mil.weights import Blob
+from pocketbert.runtime.engines.coreml.mil.evaluator import Evaluator, _scale_blocks
+from pocketbert.runtime.engines.coreml.mil.weights import Blob, unpack_int4
 from pocketbert.runtime.errors import EngineError
 from pocketbert.runtime.manifest import QUESTION_ANSWERING, SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION
 
@@ -131,6 +131,8 @@ ARITHMETIC: dict[str, tuple[list[np.ndarray], Callable[..., Any], Callable[..., 
     "add_broadcast": ([X, GAMMA], lambda x, y: builder().add(x=x, y=y), torch.add),
     "sub": ([X, Y], lambda x, y: builder().sub(x=x, y=y), torch.sub),
     "mul": ([X, Y], lambda x, y: builder().mul(x=x, y=y), torch.mul),
+    "maximum": ([X, Y], lambda x, y: builder().maximum(x=x, y=y), torch.maximum),
+    "minimum": ([X, Y], lambda x, y: builder().minimum(x=x, y=y), torch.minimum),
     "real_div": ([X, Y], lambda x, y: builder().real_div(x=x, y=y), torch.div),
     "relu": ([X], lambda x: builder().relu(x=x), torch.relu),
     "tanh": ([X], lambda x: builder().tanh(x=x), torch.tanh),
@@ -329,6 +331,68 @@ def test_one_scale_serves_a_whole_tensor(tmp_path: Path) -> None:
 
     expected = (data.astype(np.float32) - 2) * 0.5
     np.testing.assert_array_equal(evaluate(build, {"x": np.eye(3, dtype=np.float32)}, tmp_path), expected.T)
+
+
+@pytest.mark.parametrize("columns", [3, 4, 8])
+@pytest.mark.parametrize("rows", [1, 3, 40])  # few numbers are written in place, many into the blob file
+def test_4_bit_constants_with_a_scale_per_row_are_decoded_exactly(rows: int, columns: int, tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(-8, 8, (rows, columns)).astype(np.int8)
+    data[0, 0], data[-1, -1] = -8, 7
+    scale = np.random.default_rng(1).uniform(1e-3, 1e-2, (rows, 1)).astype(np.float16)
+    np.testing.assert_array_equal(evaluate_blocks(data, scale, tmp_path), multiply_exactly(data, scale))
+
+
+@pytest.mark.parametrize("blocks", [(6, 2), (3, 4), (1, 1), (6, 8), (2, 1)], ids=str)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_scale_serves_a_block_of_numbers(blocks: tuple[int, int], bits: int, tmp_path: Path) -> None:
+    end = 1 << bits - 1
+    data = np.random.default_rng(0).integers(-end, end, (6, 8)).astype(np.int8)
+    scale = np.random.default_rng(1).uniform(1e-3, 1e-2, blocks).astype(np.float16)
+    found = evaluate_blocks(data, scale, tmp_path, bits)
+    np.testing.assert_array_equal(found, multiply_exactly(data, scale))
+
+
+def evaluate_blocks(data: np.ndarray, scale: np.ndarray, folder: Path, bits: int = 4) -> np.ndarray:
+    """What the evaluator makes of a constant of iOS 18, all of its rows."""
+    from coremltools.converters.mil.mil import types
+
+    kind = types.nptype_from_builtin(types.get_nbits_int_builtin_type(bits, True))
+
+    def build(x: Any) -> Any:
+        weight = builder().constexpr_blockwise_shift_scale(data=data.astype(kind), scale=scale)
+        return builder().gather(x=weight, indices=x, axis=0, validate_indices=False)
+
+    inputs = {"x": np.arange(len(data), dtype=np.int32)}
+    (found,) = mil.load(write(build, inputs, folder, "iOS18")).run(inputs).values()
+    return found
+
+
+def multiply_exactly(data: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """fp16, rounded once."""
+    wide = np.kron(scale.astype(np.float64), np.ones([a // b for a, b in zip(data.shape, scale.shape, strict=True)]))
+    return (data * wide).astype(np.float16)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "odd", "stored"),
+    [([1, -8, 7, -1], False, b"\x81\xf7"), ([1, -8, 7], True, b"\x81\x07"), ([], False, b""), ([-1], True, b"\x0f")],
+)
+def test_the_first_of_two_numbers_is_in_the_lower_half_of_a_byte(numbers: list[int], odd: bool, stored: bytes) -> None:
+    assert unpack_int4(stored, odd).tolist() == numbers
+    type_ = package.TensorType(np.dtype(np.int8), (len(numbers),), four_bits=True)
+    assert package.Value(type_, stored).read().tolist() == numbers
+
+
+@pytest.mark.parametrize(("stored", "sizes"), [(b"\x11\x11", (2,)), (b"\x11", (3,)), (b"\x11\x11", (5,)), (b"", (1,))])
+def test_4_bit_constants_of_another_size_than_declared_are_refused(stored: bytes, sizes: tuple[int, ...]) -> None:
+    with pytest.raises(mil.UnreadableProgram, match="holds"):
+        package.Value(package.TensorType(np.dtype(np.int8), sizes, four_bits=True), stored).read()
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (6, 3), (6,), (6, 8, 1), (7, 8)], ids=str)
+def test_scales_that_do_not_divide_a_constant_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"scales \(.*\) do not divide \(6, 8\)"):
+        _scale_blocks(np.zeros((6, 8), np.int8), np.ones(shape, np.float16))
 
 
 def small_config(
@@ -537,11 +601,32 @@ def test_what_is_not_evaluated_is_refused_by_name(build: Callable[..., Any], nam
         evaluate(named_build, {"x": x}, tmp_path)
 
 
-def test_a_parameter_of_a_newer_opset_is_refused_by_name(tmp_path: Path) -> None:
-    x = np.zeros((2, 3), np.int32)
-    path = write(lambda x: builder().gather(x=x, indices=x, validate_indices=True), {"x": x}, tmp_path, "iOS17")
-    with pytest.raises(mil.UnsupportedOp, match=r"one\.mlpackage: gather .*: the parameter 'validate_indices'"):
-        mil.load(path)
+@pytest.mark.parametrize("validate", [False, True])
+def test_a_gather_of_a_newer_opset_must_not_ask_for_its_indices_to_be_validated(validate: bool, tmp_path: Path) -> None:
+    x = np.array([[2, 0], [1, 1]], np.int32)
+
+    def build(x: Any) -> Any:
+        return builder().gather(x=x, indices=[1, 0], axis=1, validate_indices=validate)
+
+    loaded = mil.load(write(build, {"x": x}, tmp_path, "iOS17"))
+    if validate:
+        with pytest.raises(mil.UnsupportedOp, match="validate_indices True"):
+            loaded.run({"x": x})
+    else:
+        np.testing.assert_array_equal(*loaded.run({"x": x}).values(), x[:, [1, 0]])
+
+
+def test_a_part_of_a_constant_that_is_not_read_is_refused_by_name(tmp_path: Path) -> None:
+    """Zero points are none of ours, and must not be passed over."""
+    data, x = np.ones((4, 4), np.int8), np.zeros(1, np.int32)
+
+    def build(x: Any) -> Any:
+        scale, offset = np.ones((4, 1), np.float16), np.ones((4, 1), np.int8)
+        weight = builder().constexpr_blockwise_shift_scale(data=data, scale=scale, offset=offset)
+        return builder().gather(x=weight, indices=x, axis=0, validate_indices=False)
+
+    with pytest.raises(mil.UnreadableProgram, match=r"is made of \['data', 'offset', 'scale'\]"):
+        mil.load(write(build, {"x": x}, tmp_path, "iOS18"))
 
 
 @pytest.mark.parametrize(
@@ -640,6 +725,14 @@ def test_a_program_that_contradicts_itself_is_refused(distilbert: Path) -> None:
     assert refused("late", value, shape=wrong) == (
         "tanh 'late' gives float32 (1, 3), the program declares float32 (1, 4)"
     )
+
+
+def test_a_parameter_that_an_op_is_not_known_to_have_is_refused_by_name(distilbert: Path) -> None:
+    program = package.read(distilbert)
+    value, type_ = program.outputs[0], package.TensorType(np.dtype(np.float32), (1, 3))
+    op = package.Operation("tanh", {"x": (value,), "newer": (value,)}, (("late", type_),), {})
+    with pytest.raises(mil.UnsupportedOp, match="tanh 'late': the parameter 'newer' is not supported"):
+        Evaluator(dataclasses.replace(program, operations=(*program.operations, op), outputs=("late",)))
 
 
 def test_a_missing_package_or_file_is_refused_by_name(distilbert: Path, tmp_path: Path) -> None:
