@@ -61,7 +61,11 @@ def _print_manifest(folder: Path, manifest: Manifest) -> None:
 def _describe_weights(manifest: Manifest) -> str:
     stored = WEIGHTS.get(manifest.scheme, manifest.scheme)
     calibration = manifest.calibration
-    return f"{stored}; calibrated by {calibration.texts} texts" if calibration else stored
+    if calibration is None:
+        return stored
+    layers = calibration.eight_bit_layers
+    first = f", and in the first {layers} layer{'s' if layers > 1 else ''}" if layers else ""
+    return f"{stored}{first}; calibrated by {calibration.texts} texts"
 
 
 def _describe_labels(manifest: Manifest) -> str:
