@@ -105,7 +105,7 @@ def observe(layer: Layer) -> Iterator[dict[str, Moments]]:
         seen["value"] = seen["key"]
 
 
-def _round(linear: nn.Linear, moments: Moments, eight_bits: bool) -> Calibrated:
+def _round(linear: nn.Linear, moments: Moments, eight_bits: bool = False) -> Calibrated:
     """Rounds a linear, in place. What rounding moves every output by goes into the bias, which is exact."""
     weight = linear.weight.detach()
     rounded = round_to_half_scales(weight) if eight_bits else round_second_order(weight, moments.covariance)
@@ -115,11 +115,11 @@ def _round(linear: nn.Linear, moments: Moments, eight_bits: bool) -> Calibrated:
     return Calibrated(rounded, linear.bias.float())
 
 
-def split_texts(texts: Sequence[Tensor], most: int = PACK) -> Iterator[list[Tensor]]:
-    """Texts of `most` tokens together, or one that is longer by itself."""
+def split_texts(texts: Sequence[Tensor], most: int | None = None) -> Iterator[list[Tensor]]:
+    """Texts of `most` tokens together, PACK by default, or one that is longer by itself."""
     part: list[Tensor] = []
     for text in texts:
-        if part and sum(map(len, part)) + len(text) > most:
+        if part and sum(map(len, part)) + len(text) > (most or PACK):
             yield part
             part = []
         part.append(text)

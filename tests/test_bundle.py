@@ -84,9 +84,11 @@ def test_an_export_reads_and_quantizes_its_checkpoint_once(
         shutil.rmtree(source)
         return loaded
 
-    def count(encoder: Encoder, scheme: quantize.Scheme, original: Any = quantize.quantize) -> Encoder:
+    original = quantize.quantize
+
+    def count(encoder: Encoder, scheme: quantize.Scheme, *options: Any) -> Encoder:
         quantized.append(scheme.name)
-        return original(encoder, scheme)
+        return original(encoder, scheme, *options)
 
     monkeypatch.setattr(bundle, "load_checkpoint", load_and_delete)
     monkeypatch.setattr(quantize, "quantize", count)

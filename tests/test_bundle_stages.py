@@ -281,7 +281,7 @@ def test_golden_cases_are_computed_in_one_thread_and_the_others_come_back(
         ({"formats": ()}, "unknown format '': use executorch, tflite, coreml"),
         ({"formats": ("tflite", "tflite")}, "format 'tflite' is named twice: name each once"),
         ({"formats": ("coreml", "tflite", "coreml")}, "format 'coreml' is named twice: name each once"),
-        ({"scheme": "int2"}, "unknown scheme 'int2': use dynamic_wi8_afp32, float_wf32_afp32"),
+        ({"scheme": "int2"}, "unknown scheme 'int2': use dynamic_wi8_afp32, dynamic_wi4_afp32, float_wf32_afp32"),
         ({"tflite_compat": "2.13"}, "unknown --tflite-compat '2.13': use 2.14"),
         (
             {"task": "translation"},

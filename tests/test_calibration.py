@@ -93,7 +93,7 @@ def test_texts_of_a_pack_do_not_look_at_each_other() -> None:
 
 def test_packs_hold_texts_in_order_and_one_too_long_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "PACK", 20)
-    packs = list(calibration._split(make_texts((7, 13, 1, 25, 20, 3))))
+    packs = list(calibration.split_texts(make_texts((7, 13, 1, 25, 20, 3))))
     assert [[len(ids) for ids in pack] for pack in packs] == [[7, 13], [1], [25], [20], [3]]
 
 
@@ -180,9 +180,9 @@ def test_a_layer_that_runs_at_several_depths_is_rounded_once_by_what_it_sees_at_
     counts: list[int] = []
     once = calibration._round
 
-    def count(linear: nn.Linear, moments: Moments) -> calibration.Calibrated:
+    def count(linear: nn.Linear, moments: Moments, *options: bool) -> calibration.Calibrated:
         counts.append(moments.count)
-        return once(linear, moments)
+        return once(linear, moments, *options)
 
     monkeypatch.setattr(calibration, "_round", count)
     found = calibrate(encoder, texts)

@@ -64,7 +64,7 @@ ANSWERS = {
 FOUR_BITS = {
     **VALID,
     "scheme": "dynamic_wi4_afp32",
-    "calibration": {"texts": 400, "texts_sha256": HASH, "weights_sha256": HASH},
+    "calibration": {"texts": 400, "texts_sha256": HASH, "weights_sha256": HASH, "eight_bit_layers": 0},
 }
 EXAMPLES = {
     "four bits": FOUR_BITS,
@@ -137,10 +137,10 @@ def test_reader_and_schema_refuse_what_belongs_to_another_task(
         None,
         [400, HASH, HASH],
         {"texts": 400, "texts_sha256": HASH},
-        {"texts": -1, "texts_sha256": HASH, "weights_sha256": HASH},
-        {"texts": "400", "texts_sha256": HASH, "weights_sha256": HASH},
-        {"texts": 400, "texts_sha256": HASH[1:], "weights_sha256": HASH},
-        {"texts": 400, "texts_sha256": HASH, "weights_sha256": "G" * 64},
+        {"texts": -1, "texts_sha256": HASH, "weights_sha256": HASH, "eight_bit_layers": 0},
+        {"texts": "400", "texts_sha256": HASH, "weights_sha256": HASH, "eight_bit_layers": 0},
+        {"texts": 400, "texts_sha256": HASH[1:], "weights_sha256": HASH, "eight_bit_layers": 0},
+        {"texts": 400, "texts_sha256": HASH, "weights_sha256": "G" * 64, "eight_bit_layers": 0},
     ],
     ids=str,
 )
