@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -58,16 +59,28 @@ def case(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(case: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    family, task, _ = CASES[case]
-    return write_task(tmp_path_factory.mktemp("checkpoint"), family, task)
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """A case's checkpoint and bundle, exported once in whatever order tests come."""
+
+    @functools.cache
+    def export(case: str) -> tuple[Path, Path]:
+        family, task, pairs = CASES[case]
+        folder = tmp_path_factory.mktemp("exported")
+        checkpoint = write_task(folder / "checkpoint", family, task)
+        export_bundle(str(checkpoint), folder / "bundle", replace(OPTIONS, pairs=pairs))
+        return checkpoint, folder / "bundle"
+
+    return export
 
 
 @pytest.fixture(scope="module")
-def bundle(case: str, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles") / "bundle"
-    export_bundle(str(checkpoint), folder, replace(OPTIONS, pairs=CASES[case][2]))
-    return folder
+def checkpoint(case: str, exported: Callable[[str], tuple[Path, Path]]) -> Path:
+    return exported(case)[0]
+
+
+@pytest.fixture(scope="module")
+def bundle(case: str, exported: Callable[[str], tuple[Path, Path]]) -> Path:
+    return exported(case)[1]
 
 
 @pytest.fixture(scope="module")
