@@ -36,12 +36,19 @@ def test_the_table_of_an_export(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_the_table_of_a_comparison(capsys: pytest.CaptureFixture[str]) -> None:
-    row: dict[str, Any] = {"name": ODD, "method": ODD, "accuracy": None, "formats": {}, "multiply_adds": {"32": 1}}
+    row: dict[str, Any] = {
+        "name": ODD,
+        "method": ODD,
+        "scheme": ODD,
+        "accuracy": None,
+        "formats": {},
+        "multiply_adds": {"32": 1},
+    }
     row |= dict.fromkeys(("layers", "layers_stored", "parameters", "relative_parameters"), 1)
     row |= dict.fromkeys(("parameters_executed", "fp32_bytes"), 1)
     compare._print({"checkpoints": [row], "data": ODD, "texts": 1, "threads": 1, "measure": ODD}, "32")
     shown = capsys.readouterr().out  # long names break
-    assert all(shown.count(word) == 3 for word in ODD.split())
+    assert all(shown.count(word) == 4 for word in ODD.split())
 
 
 def test_the_table_of_a_distillation(capsys: pytest.CaptureFixture[str]) -> None:
