@@ -296,7 +296,7 @@ def _write_golden(
     (staging / TOKENIZER).write_text(checkpoint.tokenizer.to_str(pretty=False) + "\n", encoding="utf-8")
     expected = {name: oracles[name] for name in sorted({_activations(each, options) for each in FORMATS})}
     with _one_thread():
-        cases = write_golden(staging, checkpoint.tokenizer, oracles["fp32"], expected, max_length, checkpoint.pairs)
+        cases = write_golden(staging, checkpoint, oracles["fp32"], expected, max_length)
     stages.finish("golden", f"{cases} cases")
 
 

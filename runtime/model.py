@@ -24,7 +24,7 @@ from pocketbert.runtime.manifest import (
     read_manifest,
     verify_files,
 )
-from pocketbert.runtime.scores import probabilities
+from pocketbert.runtime.scores import task_probabilities
 from pocketbert.runtime.self_check import check_golden_cases
 from pocketbert.runtime.tokenizer import Tokenizer
 
@@ -117,8 +117,9 @@ class Model:
         return logits
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits -> the same shape: softmax over labels, or sigmoid where several labels may hold."""
-        return probabilities(logits, self.manifest.multi_label)
+        """Logits -> the same shape: softmax over labels, sigmoid where several labels may hold, or of an answer's start
+        and end over the tokens."""
+        return task_probabilities(logits, self.manifest.task, self.manifest.multi_label)
 
     def close(self) -> None:
         """Releases the engine; what is asked afterwards raises EngineError."""

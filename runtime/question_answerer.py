@@ -66,10 +66,6 @@ class QuestionAnswerer(Model):
         logits = [self.run(window.ids) for window in windows]
         return find_answer(text, windows, logits, max_answer_length, allow_none)
 
-    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32 (tokens, 2) -> the same shape: softmax over the tokens, of start and of end."""
-        return softmax(logits, axis=-2)
-
 
 def find_answer(
     text: str,

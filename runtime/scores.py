@@ -1,6 +1,6 @@
 """Logits to probabilities: softmax, or sigmoid where several labels may hold.
 
-Takes and returns float32 of any shape, labels on the last axis.
+Takes and returns float32 of any shape, labels on the last axis; of question-answering (tokens, 2), start and end.
 """
 
 from __future__ import annotations
@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pocketbert.runtime.manifest import QUESTION_ANSWERING
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+def task_probabilities(logits: NDArray[np.float32], task: str, multi_label: bool) -> NDArray[np.float32]:
+    """As `task` reads logits: where an answer starts or ends is a softmax over all tokens."""
+    return softmax(logits, axis=-2) if task == QUESTION_ANSWERING else probabilities(logits, multi_label)
 
 
 def probabilities(logits: NDArray[np.float32], multi_label: bool) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -84,6 +85,15 @@ def read_golden(folder: Path, manifest: Manifest) -> Golden:
     return Golden(cases, tolerance)
 
 
+def measure_difference(
+    logits: NDArray[np.float32],
+    oracle: NDArray[np.float32],
+    probabilities: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> float:
+    """By how much a probability is off: the largest difference over all labels and tokens."""
+    return float(np.abs(probabilities(logits) - probabilities(oracle)).max())
+
+
 def check_golden_cases(model: Model, folder: Path) -> None:
     """Runs the golden cases unless this engine has passed them before. Raises EngineError."""
     marker = _marker(model)
@@ -107,7 +117,7 @@ def _check_case(model: Model, case: GoldenCase, tolerance: float) -> None:
     logits, oracle = model.run(ids), case.oracle[model.artifact.activations]
     if logits.shape != oracle.shape:  # which numpy would stretch to fit
         raise EngineError(f"{model.artifact.path} gives logits of shape {logits.shape}, not {oracle.shape}")
-    difference = float(np.abs(model.probabilities(logits) - model.probabilities(oracle)).max())
+    difference = measure_difference(logits, oracle, model.probabilities)
     if not difference <= tolerance:  # NaN is no pass
         raise EngineError(
             f"{model.engine.version} computes {model.artifact.path} wrongly: probabilities are off by "

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from pocketbert.export import bundle, golden
 from pocketbert.export.backends import Lowered
 from pocketbert.export.bundle import ExportError, ExportOptions, export_bundle
-from pocketbert.export.checkpoint import load_checkpoint
+from pocketbert.export.checkpoint import Checkpoint, load_checkpoint
 from pocketbert.export.encoder import build_encoder, compute_logits
 from pocketbert.export.lowering import Result, map_oracle
 from pocketbert.export.quantize import SCHEMES, dequantize, quantize
@@ -466,12 +466,12 @@ class Encoder(torch.nn.Module):
 
 
 @pytest.fixture
-def tokenizer(checkpoints: dict[str, Path]) -> Any:
-    return load_checkpoint(checkpoints["bert"]).tokenizer
+def checkpoint(checkpoints: dict[str, Path]) -> Checkpoint:
+    return load_checkpoint(checkpoints["bert"])
 
 
-def test_golden_json_is_readable_and_holds_every_oracle(tmp_path: Path, tokenizer: Any) -> None:
-    golden.write_golden(tmp_path, tokenizer, Encoder(), {"b": Encoder(2), "a": Encoder(3)}, 8, False)  # type: ignore[arg-type, dict-item]
+def test_golden_json_is_readable_and_holds_every_oracle(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    golden.write_golden(tmp_path, checkpoint, Encoder(), {"b": Encoder(2), "a": Encoder(3)}, 8)  # type: ignore[arg-type, dict-item]
     text = (tmp_path / "golden.json").read_bytes().decode("utf-8")
     assert text.startswith('{\n "tolerance": 0.05,\n "cases": [\n  {\n   "text": "",') and text.endswith("\n}\n")
     assert "Une comédie légère" in text and "映画" in text
@@ -481,7 +481,8 @@ def test_golden_json_is_readable_and_holds_every_oracle(tmp_path: Path, tokenize
         assert list(case["oracle"].items()) == [("b", [2 * count, total]), ("a", [3 * count, total])]
 
 
-def test_ids_are_cut_and_the_tokenizer_is_as_before(tokenizer: Any) -> None:
+def test_ids_are_cut_and_the_tokenizer_is_as_before(checkpoint: Checkpoint) -> None:
+    tokenizer = checkpoint.tokenizer
     whole = tokenizer.encode("the film was lovely").ids
     cut = golden.encode(tokenizer, "the film was lovely", max_length=4)
     assert cut == [*whole[:3], whole[-1]]
@@ -491,11 +492,13 @@ def test_ids_are_cut_and_the_tokenizer_is_as_before(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
-def test_logits_that_are_no_numbers_name_the_model_and_the_text(tmp_path: Path, tokenizer: Any, factor: float) -> None:
+def test_logits_that_are_no_numbers_name_the_model_and_the_text(
+    tmp_path: Path, checkpoint: Checkpoint, factor: float
+) -> None:
     said = "{} answers '' with logits that are no numbers: its weights are too large"
     for encoder, oracle, name in ((factor, 1, "the checkpoint"), (1, factor, "int8")):
         with pytest.raises(PocketbertError) as found:
-            golden.write_golden(tmp_path, tokenizer, Encoder(encoder), {"int8": Encoder(oracle)}, 8, False)  # type: ignore[arg-type, dict-item]
+            golden.write_golden(tmp_path, checkpoint, Encoder(encoder), {"int8": Encoder(oracle)}, 8)  # type: ignore[arg-type, dict-item]
         assert str(found.value) == said.format(name)
     assert list(tmp_path.iterdir()) == []
 

@@ -18,7 +18,7 @@ def test_every_module_that_judges_is_mutated_and_every_test_file_is_there() -> N
     checking = (mutants.REPOSITORY / "runtime/check").rglob("*.py")
     judging = {file.relative_to(mutants.REPOSITORY).as_posix() for file in checking}
     judging |= {f"runtime/{name}.py" for name in ("self_check", "manifest", "tokenizer", "classifier")}
-    judging |= {f"export/{name}.py" for name in ("quantize", "golden", "bundle")}
+    judging |= {f"export/{name}.py" for name in ("quantize", "golden", "steadiness", "bundle")}
     assert asked == judging - {"runtime/check/__init__.py"}
     files = {test for group in mutants.GROUPS.values() for test in group.tests if test.startswith("tests/")}
     assert [file for file in files if not (mutants.REPOSITORY / file).is_file()] == []

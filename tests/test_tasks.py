@@ -25,11 +25,11 @@ from pocketbert.export import golden
 from pocketbert.export.bundle import ExportError, ExportOptions, export_bundle
 from pocketbert.export.checkpoint import CheckpointError, load_checkpoint
 from pocketbert.export.encoder import Encoder, build_encoder, compute_logits, find_second
-from pocketbert.export.quantize import DEFAULT_SCHEME, SCHEMES, quantize
+from pocketbert.export.quantize import DEFAULT_SCHEME, SCHEMES, DynamicLinear, quantize
 from pocketbert.export.reference import compute
 from pocketbert.export.tokenizer.load import TokenizerError, find_separator
 from pocketbert.runtime import QuestionAnswerer
-from pocketbert.runtime.errors import PocketbertError
+from pocketbert.runtime.errors import EngineError, PocketbertError
 from pocketbert.runtime.manifest import (
     QUESTION_ANSWERING,
     SEQUENCE_CLASSIFICATION,
@@ -39,6 +39,7 @@ from pocketbert.runtime.manifest import (
     read_manifest,
 )
 from pocketbert.runtime.scores import softmax
+from pocketbert.runtime.self_check import check_golden_cases
 
 EQUAL = 1e-4  # largest difference of a logit that counts as the same fp32 arithmetic
 LOWERED = 0.05  # an int8 rounding that falls the other way moves one of all tokens' logits by up to this
@@ -162,15 +163,40 @@ def test_real_checkpoints_of_other_tasks_equal_hugging_face(shared: Path, name: 
         np.testing.assert_allclose(ours(encoder, encoding.ids), expected, atol=EQUAL, rtol=0, err_msg=str(texts))
 
 
-@pytest.mark.slow
-def test_both_engines_pass_the_self_check_of_a_real_answerer(shared: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "answers"
+@pytest.fixture(scope="module")
+def answers(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a real answerer; read only."""
+    folder = tmp_path_factory.mktemp("real") / "answers"
     options = ExportOptions(formats=("tflite", "executorch"))
     export_bundle(str(shared / "models/distilbert-l6-h384-xquad"), folder, options)
-    for engine in options.formats:
-        with QuestionAnswerer.open(folder, engine) as answerer:
-            answer = answerer("When did Peter go to Rome?", "Anna lives in Oslo. Their son Peter went to Rome in 1998.")
-        assert answer and answer.text == "1998"
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["tflite", "executorch"])
+def test_engines_pass_the_self_check_of_a_real_answerer(answers: Path, engine: str) -> None:
+    assert json.loads((answers / "golden.json").read_text())["tolerance"] == 0.05
+    with QuestionAnswerer.open(answers, engine) as answerer:
+        answer = answerer("When did Peter go to Rome?", "Anna lives in Oslo. Their son Peter went to Rome in 1998.")
+    assert answer and answer.text == "1998"
+
+
+@pytest.mark.slow
+def test_kernels_that_take_the_first_scale_for_all_channels_are_refused(
+    answers: Path, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the texts that rounding tips are left out."""
+    monkeypatch.setenv("POCKETBERT_CACHE", str(tmp_path))  # where no pass is remembered
+    loaded = load_checkpoint(shared / "models/distilbert-l6-h384-xquad")
+    wrong = quantize(build_encoder(loaded.config, loaded.tensors), SCHEMES[DEFAULT_SCHEME])
+    for linear in (each for each in wrong.modules() if isinstance(each, DynamicLinear)):
+        linear.scale = linear.scale[:1].expand_as(linear.scale)
+    with QuestionAnswerer.open(answers, "tflite", self_check=False) as answerer:
+        check_golden_cases(answerer, answers)
+        monkeypatch.setenv("POCKETBERT_CACHE", str(tmp_path / "again"))
+        monkeypatch.setattr(answerer, "run", lambda ids: compute_logits(wrong, [ids])[0])
+        with pytest.raises(EngineError, match=r"probabilities are off by 0\.[1-9]"):
+            check_golden_cases(answerer, answers)
 
 
 @pytest.mark.parametrize("family", TYPED)

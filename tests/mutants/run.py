@@ -78,7 +78,10 @@ GROUPS = {
         ("tests/test_classifier_in_numpy.py", "tests/test_self_check.py", "tests/test_tokenizer.py"),
     ),
     "quantize": Group(("export/quantize.py",), ("tests/test_quantize.py",)),
-    "bundle": Group(("export/bundle.py", "export/golden.py"), ("tests/test_bundle_stages.py",)),
+    "bundle": Group(
+        ("export/bundle.py", "export/golden.py", "export/steadiness.py"),
+        ("tests/test_bundle_stages.py", "tests/test_steadiness.py"),
+    ),
 }
 
 
