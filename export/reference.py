@@ -58,6 +58,8 @@ def compute(
 
 def _read_calibration(checkpoint: Checkpoint, manifest: Manifest, file: Path | None) -> Sequence[Tensor]:
     if manifest.calibration is None:
+        if file:
+            raise CheckpointError(f"the bundle, {manifest.scheme}, was calibrated by no texts: leave --calibrate out")
         return ()
     texts = read_calibration_texts(checkpoint, file, manifest.max_length)
     if texts.sha256 != manifest.calibration.texts_sha256:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,6 @@ from pocketbert.export import calibration
 from pocketbert.export.calibration import Moments, calibrate, observe
 from pocketbert.export.encoder import Encoder, Pack, copy_modules
 from pocketbert.export.quantize import FOUR_BIT_SCHEME, SCHEMES, hash_weights, quantize, split_outliers
-from pocketbert.export.rounding import Rounded
 from pocketbert.runtime.manifest import QUESTION_ANSWERING, SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION
 
 SAME = 1e-12  # of float64, added up in another order
@@ -195,20 +195,21 @@ def test_a_layer_that_runs_at_several_depths_is_rounded_once_by_what_it_sees_at_
     assert queries == [each - lost * (layer == schedule[-1]) for layer, each in enumerate(keys)]
 
 
-def test_a_layer_behind_makes_up_for_what_those_before_it_lost(distilbert: Encoder) -> None:
+def test_a_layer_behind_makes_up_for_what_those_before_it_lost(tmp_path: Path) -> None:
     """Its moments are of what the rounded layers give, not of what the exact ones do."""
-    found = calibrate(distilbert, make_texts())
-    model, pack = copy.deepcopy(distilbert).double(), Pack.of(make_texts())
-    for name, part in list(model.layers[0].named_children()):
-        if isinstance(part, nn.Linear):
-            each = found[f"layers.0.{name}"]
-            part.weight = nn.Parameter(each.rounded.dequantize().double(), requires_grad=False)
-            part.bias = nn.Parameter(each.bias.double(), requires_grad=False)
-    with observe(model.layers[1]) as seen:  # type: ignore[arg-type]
-        model.run_layers(model.run_layers(model.embed(pack), pack, 0, 1), pack, 1, 2)
-    again = calibration._round(model.layers[1].key, seen["key"])  # type: ignore[union-attr, arg-type]
-    expected: Rounded = found["layers.1.key"].rounded
-    assert torch.equal(again.rounded.weight, expected.weight) and torch.equal(again.rounded.scale, expected.scale)
+    encoder = load_encoder(write_checkpoint(tmp_path / "checkpoint", "distilbert", n_layers=3))
+    found = calibrate(encoder, make_texts())
+    model, pack = copy.deepcopy(encoder).double(), Pack.of(make_texts())
+    state = model.embed(pack)
+    for depth in range(3):
+        layer: Any = model.layers[depth]
+        with observe(layer) as seen:
+            model.run_layers(state, pack, depth, depth + 1)
+        for name, moments in seen.items():
+            again, expected = calibration._round(getattr(layer, name), moments), found[f"layers.{depth}.{name}"]
+            assert torch.equal(again.rounded.weight, expected.rounded.weight), (depth, name)
+            assert torch.equal(again.rounded.scale, expected.rounded.scale), (depth, name)
+        state = model.run_layers(state, pack, depth, depth + 1)
 
 
 def test_calibrated_rounding_answers_nearer_to_the_checkpoint_than_rounding_to_nearest(distilbert: Encoder) -> None:

@@ -315,8 +315,8 @@ def test_options_that_do_not_fit_are_refused(checkpoints: dict[str, Path], tmp_p
 
 
 def test_the_command_names_a_file_that_it_cannot_read_in_one_line(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    arguments = ("--out", tmp_path / "out", "--scheme", FOUR_BIT_SCHEME, "--calibrate", tmp_path / "absent.txt")
-    result = pocketbert("export", checkpoints["distilbert"], *arguments)
+    arguments = ("--out", tmp_path / "out", "--max-length", 24, "--scheme", FOUR_BIT_SCHEME)
+    result = pocketbert("export", checkpoints["distilbert"], *arguments, "--calibrate", tmp_path / "absent.txt")
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert "absent.txt" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()
@@ -334,6 +334,14 @@ def test_the_checkpoint_is_rounded_again_by_the_same_texts(tflite: Path, checkpo
     other.write_text((tflite / "mine.txt").read_text() + "!")
     with pytest.raises(CheckpointError, match=r"other texts than other\.txt"):
         compute(source, manifest, ids, calibrate=other)
+
+
+def test_texts_for_a_bundle_that_was_calibrated_by_none_are_refused(
+    bundles: dict[str, Path], tflite: Path, checkpoints: dict[str, Path]
+) -> None:
+    manifest = read_manifest(bundles["distilbert"])
+    with pytest.raises(CheckpointError, match="calibrated by no texts: leave --calibrate out"):
+        compute(str(checkpoints["distilbert"]), manifest, [], calibrate=tflite / "mine.txt")
 
 
 def test_another_rounding_than_the_bundles_is_said(tflite: Path, checkpoints: dict[str, Path]) -> None:
