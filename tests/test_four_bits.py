@@ -16,6 +16,7 @@ import torch
 from test_bundle import pocketbert
 from test_manifest import SCHEMA
 from test_tasks import OPENERS, golden_cases, load_encoder, ours, probabilities, random_ids, write_task
+from typer.testing import CliRunner
 
 from pocketbert.export.bundle import ExportError, ExportOptions, export_bundle
 from pocketbert.export.calibration_texts import read_calibration_texts
@@ -32,6 +33,7 @@ from pocketbert.export.quantize import (
 from pocketbert.export.reference import compute
 from pocketbert.export.rounding import FOUR_BITS
 from pocketbert.runtime import Classifier
+from pocketbert.runtime.cli.app import app
 from pocketbert.runtime.manifest import (
     QUESTION_ANSWERING,
     SEQUENCE_CLASSIFICATION,
@@ -362,3 +364,8 @@ def test_check_passes_with_the_texts_and_says_in_one_line_that_it_lacks_them(
     refused = pocketbert(*command)
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
     assert "calibrated by other texts than calibration.txt" in " ".join(refused.stderr.split())
+
+
+def test_texts_are_of_no_use_to_check_without_a_checkpoint(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["check", str(tmp_path), "--calibrate", "mine.txt"])
+    assert "pass --checkpoint too" in str(done.exception)

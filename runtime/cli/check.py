@@ -30,7 +30,7 @@ from pocketbert.runtime.cli.exit_status import MISSED
 from pocketbert.runtime.cli.output import STDOUT, check_writable, make_table, plain_console, write_json
 from pocketbert.runtime.cli.progress import Bars
 from pocketbert.runtime.engines import MAX_THREADS
-from pocketbert.runtime.errors import EngineError
+from pocketbert.runtime.errors import EngineError, PocketbertError
 from pocketbert.runtime.manifest import (
     FOUR_BIT_SCHEME,
     QUESTION_ANSWERING,
@@ -127,6 +127,8 @@ def check(
         "max_padding_drift": max_padding_drift,
         "max_repeat_drift": max_repeat_drift,
     }
+    if calibrate and not checkpoint:
+        raise PocketbertError("--calibrate is for rounding the checkpoint again: pass --checkpoint too")
     check_writable(report, as_json)
     measured = read_bench(bench) if bench else None
     manifest = read_manifest(bundle)
