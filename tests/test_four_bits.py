@@ -42,6 +42,8 @@ from pocketbert.runtime.manifest import (
     read_manifest,
 )
 
+pytestmark = pytest.mark.slow  # exports of three formats take a minute
+
 LOWERED = 0.05  # an int8 rounding of an activation that falls the other way moves one of all logits by up to this
 HALF = 0.02  # what fp16 rounds off the logits of these small random models
 PADDING_DRIFT = 1e-5  # in probability: what the product promises
