@@ -33,8 +33,9 @@ RESULTS = HERE / "results"
 CHECKPOINTS = {"DistilBERT": "distilbert-l6-h384-sst2", "ALBERT": "albert-l6-h384-sst2"}
 LONGEST = 128  # tokens
 BITS, MB = 8, 1_000_000
-# A page's colours, for a picture that stands alone on white or black.
-STYLE = "svg{--line:#8884;--soft:#808890;--s1:#2f6fb5;--s2:#c2571a}text{fill:#808890;font:12px system-ui,sans-serif}"
+# The page's names for colours, as they are for a picture that stands alone, on white or black.
+COLOURS = {"line": "#c8ccd0", "soft": "#808890", "s1": "#2f6fb5", "s2": "#c2571a"}
+STYLE = "text{fill:#808890;font:12px system-ui,sans-serif}"
 
 
 def main(
@@ -106,9 +107,10 @@ def render(plot: Plot) -> str:
         for index, mark in enumerate(plot.marks)
     )
     head, body = svg[0].split(">", 1)
-    return (
+    whole = (
         f'{head} xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>{body.replace("</svg>", names + "</svg>")}\n'
     )
+    return re.sub(r"var\(--(\w+)\)", lambda match: COLOURS[match[1]], whole)
 
 
 if __name__ == "__main__":
