@@ -16,8 +16,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LARGEST_SHARE = 1 / 4  # of the lines, that one folder's own modules may have: more, and it shows nothing of its shape
 # From the ground up: a room imports those before it only. Rooms of one row do not know each other.
 FLOORS = (
-    ("runtime.errors", "runtime.progress", "runtime.cache", "runtime.scores", "runtime.text_encoding"),
+    ("runtime.errors", "runtime.progress", "runtime.cache", "runtime.text_encoding"),
     ("runtime.manifest", "runtime.tokenizer"),
+    ("runtime.scores",),  # by the manifest's tasks
     ("runtime.engines",),
     ("runtime.self_check",),
     ("runtime.model",),

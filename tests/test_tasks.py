@@ -627,8 +627,9 @@ def test_the_reference_gives_each_text_its_own_shape(
     ids_list = [np.array(each["input_ids"], np.int32) for each in cases]
     found = compute(str(task_checkpoints[family, task]), manifest, ids_list)
     assert set(found) == {"fp32", "fp16", "int8"}
-    assert isinstance(found["fp32"], np.ndarray) == (task == SEQUENCE_CLASSIFICATION)
+    assert {name: len(rows) for name, rows in found.items()} == dict.fromkeys(found, len(cases))
     for i, each in enumerate(cases):
+        assert {rows[i].shape for rows in found.values()} == {np.shape(each["logits"])}
         np.testing.assert_allclose(found["fp32"][i], np.array(each["logits"]), atol=1e-5, rtol=0)
         np.testing.assert_allclose(found["int8"][i], np.array(each["oracle"]["int8"]), atol=LOWERED, rtol=0)
 
