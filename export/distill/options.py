@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketbert.runtime.errors import PocketbertError
+from pocketbert.runtime.manifest import FOUR_BIT_SCHEME
 
 STUDENTS = ("distilbert", "albert")
 LAYERS_MATCHED = ("last", "every")
@@ -25,7 +26,6 @@ LEARNING_RATE = {"distilbert": 2e-4, "albert": 3e-4}
 DROPOUT = {"distilbert": 0.1, "albert": 0.0}  # ALBERT's second version dropped it (arXiv 1909.11942, section 4.8)
 
 
-TRAINED_SCHEME = "dynamic_wi4_afp32"
 # Options that a training to a scheme has no use for: its student is the teacher, and the loss has no weights.
 OF_STUDENTS = (
     "student",
@@ -140,8 +140,8 @@ def _as_words(flag: str, name: str, value: Any) -> Iterator[str]:
 
 def check_scheme(options: DistillOptions) -> None:
     """Raises DistillError for what does not go with a teacher that is trained to a scheme itself."""
-    if options.scheme != TRAINED_SCHEME:
-        raise DistillError(f"--scheme {options.scheme!r} is unknown here: use {TRAINED_SCHEME}")
+    if options.scheme != FOUR_BIT_SCHEME:
+        raise DistillError(f"--scheme {options.scheme!r} is unknown here: use {FOUR_BIT_SCHEME}")
     default = DistillOptions(options.teacher, "", options.data, options.out)
     for name in OF_STUDENTS:
         if getattr(options, name) != getattr(default, name):

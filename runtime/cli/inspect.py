@@ -10,7 +10,14 @@ import typer
 
 from pocketbert.runtime.cli.arguments import Bundle
 from pocketbert.runtime.cli.output import make_table, plain_console
-from pocketbert.runtime.manifest import PARTS, QUESTION_ANSWERING, describe, read_manifest, verify_files
+from pocketbert.runtime.manifest import (
+    FOUR_BIT_SCHEME,
+    PARTS,
+    QUESTION_ANSWERING,
+    describe,
+    read_manifest,
+    verify_files,
+)
 
 if TYPE_CHECKING:
     from pocketbert.runtime.manifest import Artifact, Manifest
@@ -20,7 +27,7 @@ TWO_TEXTS = " (two texts)"
 # Of each scheme, what weights are stored as: a manifest has but its name.
 WEIGHTS = {
     "dynamic_wi8_afp32": "8 bits",
-    "dynamic_wi4_afp32": "4 bits in the layers and seven of eight rows of the word table, 8 in what is left",
+    FOUR_BIT_SCHEME: "4 bits in the layers and seven of eight rows of the word table, 8 in what is left",
     "float_wf32_afp32": "floats",
 }
 ARTIFACT_ROWS = ("needs", "entry", "lengths", "activations", "size", *PARTS)
