@@ -20,7 +20,7 @@ import numpy as np
 
 from pocketbert.export.architectures import EncoderConfig
 from pocketbert.export.encoder import Encoder, compute_logits
-from pocketbert.export.quantize import is_quantized
+from pocketbert.export.quantize import is_quantized, unpack
 from pocketbert.export.steadiness import find_steady, measure_moves
 from pocketbert.runtime.errors import PocketbertError
 from pocketbert.runtime.manifest import QUESTION_ANSWERING, SEQUENCE_CLASSIFICATION
@@ -115,6 +115,7 @@ def write_golden(
     cases = _keep_few(made, encoder.config, len(oracles) + 1)
     ids_list = [case.ids for case in cases]
     logits = compute_logits(encoder, ids_list)
+    oracles = {name: unpack(oracle) for name, oracle in oracles.items()}
     expected = {name: compute_logits(oracle, ids_list) for name, oracle in oracles.items()}
     for name, rows in {"the checkpoint": logits, **expected}.items():
         _check_finite(name, cases, rows)

@@ -86,16 +86,33 @@ class DynamicLinear(nn.Module):
         self.register_buffer("bias", linear.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:  # (tokens, in) -> (tokens, out)
-        token = decomposed.choose_qparams_per_token_asymmetric(x, torch.int8)
-        quantized = decomposed.quantize_per_token(x, *token, INT8_MIN, INT8_MAX, torch.int8)
-        x = decomposed.dequantize_per_token(quantized, *token, INT8_MIN, INT8_MAX, torch.int8, torch.float32)
         weight = decomposed.dequantize_per_channel(
             self.weight, self.scale, self.zero_point, 0, *RANGE[self.bits], torch.int8
         )
-        return functional.linear(x, weight, self.bias)
+        return functional.linear(round_activations(x), weight, self.bias)
 
     def dequantize(self) -> nn.Linear:
         return _linear(self.weight * self.scale[:, None], self.bias)
+
+
+class UnpackedLinear(nn.Module):
+    """A `DynamicLinear` whose weights are floats already, for many texts: the same arithmetic, bit for bit."""
+
+    def __init__(self, linear: DynamicLinear) -> None:
+        super().__init__()
+        self.linear = linear.dequantize()
+
+    def forward(self, x: Tensor) -> Tensor:  # (tokens, in) -> (tokens, out)
+        return self.linear(round_activations(x))  # type: ignore[no-any-return]
+
+
+def round_activations(x: Tensor) -> Tensor:
+    """(tokens, width), each token on its own int8 grid."""
+    token = decomposed.choose_qparams_per_token_asymmetric(x, torch.int8)
+    quantized = decomposed.quantize_per_token(x, *token, INT8_MIN, INT8_MAX, torch.int8)
+    return decomposed.dequantize_per_token(  # type: ignore[no-any-return]
+        quantized, *token, INT8_MIN, INT8_MAX, torch.int8, torch.float32
+    )
 
 
 class QuantizedEmbedding(nn.Module):
@@ -261,6 +278,16 @@ def make_oracles(
     return {name: makers[name]() for name in activations}
 
 
+def unpack(oracle: Encoder) -> Encoder:
+    """Returns the oracle ready for many texts: its weights become floats once, not for each text. The same answers."""
+    encoder = copy_modules(oracle)
+    for parent in list(encoder.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, DynamicLinear):
+                setattr(parent, name, UnpackedLinear(child))
+    return encoder
+
+
 def dequantize(oracle: Encoder) -> Encoder:
     """Returns a float copy of `oracle` whose weights lie on the int8 grid: int8 weights, exact activations."""
     encoder = copy_modules(oracle)
@@ -292,8 +319,8 @@ def hash_weights(oracle: Encoder) -> str:
 
 
 def is_quantized(encoder: Encoder) -> bool:
-    """Whether `encoder` holds int8 weights."""
-    return any(isinstance(module, DynamicLinear) for module in encoder.modules())
+    """Whether `encoder` rounds activations."""
+    return any(isinstance(module, DynamicLinear | UnpackedLinear) for module in encoder.modules())
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

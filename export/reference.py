@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pocketbert.export.calibration_texts import read_calibration_texts
 from pocketbert.export.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from pocketbert.export.encoder import build_encoder, compute_logits
-from pocketbert.export.quantize import hash_weights, make_oracles
+from pocketbert.export.quantize import hash_weights, make_oracles, unpack
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +53,7 @@ def compute(
     layers = manifest.calibration.eight_bit_layers if manifest.calibration else 0
     oracles = make_oracles(encoder, sorted(names), manifest.scheme, texts, eight_bit_layers=layers)
     _check_weights(oracles, manifest)
-    return {name: compute_logits(oracle, ids_list, on_step) for name, oracle in oracles.items()}
+    return {name: compute_logits(unpack(oracle), ids_list, on_step) for name, oracle in oracles.items()}
 
 
 def _read_calibration(checkpoint: Checkpoint, manifest: Manifest, file: Path | None) -> Sequence[Tensor]:

@@ -88,6 +88,15 @@ def test_the_fp32_encoder_is_left_as_it_was(fp32: Encoder, oracle: Encoder) -> N
     assert quantize.is_quantized(oracle)
 
 
+def test_an_unpacked_oracle_gives_the_same_bits(oracle: Encoder) -> None:
+    unpacked = quantize.unpack(oracle)
+    assert quantize.is_quantized(unpacked)
+    assert not [m for m in unpacked.modules() if isinstance(m, quantize.DynamicLinear)]
+    ids = torch.randint(1, 40, (1, 19), dtype=torch.int32)
+    assert torch.equal(unpacked(ids), oracle(ids))
+    assert [m for m in oracle.modules() if isinstance(m, quantize.DynamicLinear)], "the oracle itself stays"
+
+
 def test_dequantized_weights_quantize_to_the_same_int8(oracle: Encoder) -> None:
     """What a converter that quantizes by itself relies on."""
     exact = dict(quantize.dequantize(oracle).named_modules())

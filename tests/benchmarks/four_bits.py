@@ -22,7 +22,7 @@ from jinja2 import Environment, FileSystemLoader
 from pocketbert.export.calibration_texts import read_calibration_texts
 from pocketbert.export.checkpoint import Checkpoint, load_checkpoint
 from pocketbert.export.encoder import Encoder, build_encoder, compute_logits
-from pocketbert.export.quantize import DEFAULT_SCHEME, FOUR_BIT_SCHEME, SCHEMES, quantize, weight_bits
+from pocketbert.export.quantize import DEFAULT_SCHEME, FOUR_BIT_SCHEME, SCHEMES, quantize, unpack, weight_bits
 from pocketbert.runtime.check.datasets import read_dataset
 from pocketbert.runtime.html import page
 from pocketbert.runtime.html.svg_plot import Plot, Series, draw_plot
@@ -70,7 +70,7 @@ def encode(loaded: Checkpoint, texts: Any) -> list[list[int]]:
 
 def compare(oracle: Encoder, exact: np.ndarray, ids: list[list[int]], labels: np.ndarray) -> dict[str, float]:
     """Bytes of the oracle's weights, how often it answers like the exact one, and how often right."""
-    found = np.stack(compute_logits(oracle, ids))
+    found = np.stack(compute_logits(unpack(oracle), ids))
     drift = np.abs(probabilities(found, False) - probabilities(exact, False)).max(axis=1)
     right = labels[np.arange(len(found)), found.argmax(axis=1)]
     return {
