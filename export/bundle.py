@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -312,12 +313,14 @@ def _one_thread() -> Iterator[None]:
 
 
 def _weight_bytes(name: str, oracles: Mapping[str, Encoder], options: ExportOptions) -> dict[str, int]:
-    """Bytes of the weights by part, as the format stores them."""
+    """Bytes of the weights by part, as the format stores them; equal ones, the zero biases of a new model, once."""
     oracle = oracles[_stored_oracle(name, options)]
     bits, sixteen = weight_bits(oracle), _activations(name, options) == "fp16"
-    stored = {"embeddings": 0, "layers": 0, "head": 0}
+    stored, seen = {"embeddings": 0, "layers": 0, "head": 0}, set()
     for place, tensor in oracle.state_dict().items():
-        if not place.endswith("zero_point"):  # always 0; no two formats store it alike
+        content = hashlib.sha256(tensor.contiguous().numpy()).digest()
+        if not place.endswith("zero_point") and content not in seen:  # always 0; no two formats store it alike
+            seen.add(content)
             own = HALF_BITS if sixteen and tensor.is_floating_point() else BYTE_BITS * tensor.element_size()
             stored[place.partition(".")[0]] += tensor.numel() * bits.get(place, own)
     return {part: total // BYTE_BITS for part, total in stored.items()}
