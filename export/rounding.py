@@ -87,11 +87,12 @@ def round_second_order(weight: Tensor, moment: Tensor) -> Rounded:
     """
     moment = moment + torch.eye(len(moment), dtype=moment.dtype) * (DAMPING * moment.diagonal().mean() + LEAST_SCALE)
     scale = search_scale(weight, moment.diagonal())
-    steps = _round_columns(weight / scale, moment)
+    steps, exact = _round_columns(weight / scale, moment), weight @ moment
+    felt = steps @ moment  # kept up to date: the product is most of the work
     for _ in range(SWEEPS):
-        scale = _fit_scale(weight, steps, moment, scale)
-        _improve(steps, weight / scale, moment)
-    return _rounded(steps, _fit_scale(weight, steps, moment, scale).flatten(), FOUR_BITS)
+        scale = _fit_scale(weight, steps, felt, scale)
+        _improve(steps, felt, exact / scale, moment)
+    return _rounded(steps, _fit_scale(weight, steps, felt, scale).flatten(), FOUR_BITS)
 
 
 def search_scale(weight: Tensor, importance: Tensor, least: int = RANGE[FOUR_BITS][0]) -> Tensor:
@@ -101,9 +102,14 @@ def search_scale(weight: Tensor, importance: Tensor, least: int = RANGE[FOUR_BIT
     """
     peak = weight.abs().amax(dim=1, keepdim=True) / RANGE[FOUR_BITS][1]
     scales = [_half(peak * share) for share in CLIPPINGS]
-    costs = [((_nearest(weight / scale, least) * scale - weight).square() @ importance) for scale in scales]
+    costs = [_cost(weight, scale, least) @ importance for scale in scales]
     best = torch.stack(costs).argmin(dim=0)  # (rows,)
     return torch.stack(scales).gather(0, best[None, :, None])[0]
+
+
+def _cost(weight: Tensor, scale: Tensor, least: int) -> Tensor:
+    """The squared error of each weight, rounded to nearest; one large tensor, not one for each step."""
+    return (weight / scale).round_().clamp_(least, RANGE[FOUR_BITS][1]).mul_(scale).sub_(weight).square_()
 
 
 def _round_columns(weight: Tensor, moment: Tensor) -> Tensor:
@@ -125,26 +131,31 @@ def _round_columns(weight: Tensor, moment: Tensor) -> Tensor:
     return whole
 
 
-def _fit_scale(weight: Tensor, steps: Tensor, moment: Tensor, scale: Tensor) -> Tensor:
-    """The scale of each row that fits its whole numbers best, by least squares: (rows, 1), numbers of fp16."""
-    felt = steps @ moment
+def _fit_scale(weight: Tensor, steps: Tensor, felt: Tensor, scale: Tensor) -> Tensor:
+    """The scale of each row that fits its whole numbers best, by least squares: (rows, 1), numbers of fp16.
+
+    `felt` is steps @ moment.
+    """
     above, below = (felt * weight).sum(dim=1, keepdim=True), (felt * steps).sum(dim=1, keepdim=True)
     return _half(torch.where((above > 0) & (below > 0), above / below, scale))
 
 
-def _improve(steps: Tensor, weight: Tensor, moment: Tensor) -> None:
-    """Moves each whole number to the best one while all others stay, in place; `weight` is in steps."""
-    slope = (steps - weight) @ moment
+def _improve(steps: Tensor, felt: Tensor, exact: Tensor, moment: Tensor) -> None:
+    """Moves each whole number to the best one while all others stay, in place, and `felt`, steps @ moment, with them.
+
+    `exact` is the same of what was rounded, in steps.
+    """
     for start in range(0, steps.shape[1], BLOCK):
         block = slice(start, start + BLOCK)
-        part, inner, moved = slope[:, block].clone(), moment[block, block], torch.empty_like(slope[:, block])
+        part, inner = felt[:, block] - exact[:, block], moment[block, block]
+        moved = torch.empty_like(part)
         for column in range(part.shape[1]):
             before = steps[:, start + column]
             after = _nearest(before - part[:, column] / inner[column, column])
             moved[:, column] = after - before
             part.addr_(moved[:, column], inner[column])
             steps[:, start + column] = after
-        slope.addmm_(moved, moment[block])
+        felt.addmm_(moved, moment[block])
 
 
 def _inverse_factor(moment: Tensor) -> Tensor:

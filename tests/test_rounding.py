@@ -120,9 +120,10 @@ def test_a_sweep_makes_no_row_worse_from_wherever_it_starts(seed: int) -> None:
     def cost(steps: Tensor) -> Tensor:
         return (((steps - weight) @ moment) * (steps - weight)).sum(dim=1)
 
-    steps, costs = start.clone(), [cost(start)]
+    steps, felt, costs = start.clone(), start @ moment, [cost(start)]
     for _ in range(3):
-        rounding._improve(steps, weight, moment)
+        rounding._improve(steps, felt, weight @ moment, moment)
+        torch.testing.assert_close(felt, steps @ moment, atol=1e-9, rtol=0)
         costs.append(cost(steps))
         assert (costs[-1] <= costs[-2] * (1 + 1e-9)).all()
         assert torch.equal(steps, steps.round()) and steps.min() >= -8 and steps.max() <= 7
@@ -135,7 +136,7 @@ def test_after_a_sweep_that_moves_nothing_no_single_number_can_be_better() -> No
     before = torch.zeros_like(steps)
     while not torch.equal(steps, before):
         before = steps.clone()
-        rounding._improve(steps, weight, moment)
+        rounding._improve(steps, steps @ moment, weight @ moment, moment)
     for column in range(70):
         for step in (-1, 1):
             moved = steps.clone()
