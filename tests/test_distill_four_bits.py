@@ -42,7 +42,7 @@ def teacher(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> Pat
 def trained(teacher: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     out = tmp_path_factory.mktemp("trained") / "student"
     options = DistillOptions(
-        str(teacher), "", (data,), out, epochs=12, learning_rate=2e-3, scheme=FOUR_BIT_SCHEME, held_out=0.1
+        str(teacher), "", (data,), out, epochs=48, learning_rate=2e-3, scheme=FOUR_BIT_SCHEME, held_out=0.1
     )
     return train_to_four_bits(options)
 
