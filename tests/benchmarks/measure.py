@@ -1,5 +1,5 @@
-"""Measures everything that BENCHMARKS.md says: export, latency, whether the order of engines matters, start and memory,
-ExecuTorch's overhead, Arm kernels.
+"""Measures what BENCHMARKS.md says of time and memory: export, latency, whether the order of engines matters, int8
+beside 4 bits, start and memory, ExecuTorch's overhead, Arm kernels.
 
     python tests/benchmarks/measure.py --work DIR [--shared ../shared]      a quarter of an hour, on a quiet machine
 
@@ -33,12 +33,13 @@ ROOT = HERE.parents[1]
 RESULTS = HERE / "results"
 COMMAND = [sys.executable, "-m", "pocketbert.runtime.cli"]
 FAMILIES = ("distilbert", "albert")
-PARTS = ("export", "bench", "order", "real", "overhead", "arm")
+FOUR_BITS = "dynamic_wi4_afp32"
+PARTS = ("export", "bench", "order", "schemes", "real", "overhead", "arm")
 REAL = "distilbert-l6-h384-sst2"  # of the shared models: a trained one, for real texts
 SOAK = 20_000
-ORDER_LENGTHS, ORDER_ROUNDS, ORDER_THREADS = (16, 32, 64, 128), 6, 2
+LENGTHS, ROUNDS, THREADS = (16, 32, 64, 128), 6, 2
 ARM_LENGTHS = ("16", "32")
-ARM_ENGINES = ("onnxruntime", "tflite", "executorch")
+FILES = {"tflite": "model.tflite", "executorch": "model.pte", "coreml": "model.mlpackage"}
 LOOK_EVERY = 0.2  # seconds between two looks at an export's memory
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "arm")]
 
@@ -47,13 +48,17 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder for checkpoints and bundles.")],
     shared: Annotated[Path, typer.Option(help="Real models and texts; left out if absent.")] = ROOT.parent / "shared",
     only: Annotated[str, typer.Option(help=f"{', '.join(PARTS)}; all by default.")] = "",
+    families: Annotated[str, typer.Option(help="Of which base shapes.")] = ",".join(FAMILIES),
 ) -> None:
     """Measure, and write results/*.json."""
     chosen = only.split(",") if only else PARTS
-    for family in FAMILIES:
+    for family in families.split(","):
         checkpoint, bundle = write_checkpoint(work / family, family, shared), work / f"{family}-bundle"
+        four_bits = work / f"{family}-four-bits-bundle"
         if "export" in chosen or not bundle.exists():
             keep(f"export-{family}", export(checkpoint, bundle))
+        if "export" in chosen or not four_bits.exists():
+            keep(f"export-{family}-four-bits", export(checkpoint, four_bits, "--scheme", FOUR_BITS))
         if "bench" in chosen:
             run(
                 "bench",
@@ -67,10 +72,12 @@ def main(
             )
         if "order" in chosen:
             keep(f"order-{family}", measure_orders(checkpoint, bundle, work))
+        if "schemes" in chosen:
+            keep(f"schemes-{family}", measure_schemes(checkpoint, bundle, four_bits, work))
         if "overhead" in chosen:
             keep(f"overhead-{family}", json.loads(script("overhead.py", checkpoint).splitlines()[-1]))
         if "arm" in chosen:
-            time_arm(family, checkpoint, bundle, work)
+            time_arm(family, checkpoint, bundle, four_bits, work)
     if "real" in chosen and shared.is_dir():
         measure_real(shared, work)
 
@@ -89,9 +96,9 @@ def write_checkpoint(folder: Path, family: str, shared: Path) -> Path:
     return folder
 
 
-def export(checkpoint: Path, bundle: Path) -> dict[str, Any]:
+def export(checkpoint: Path, bundle: Path, *options: str) -> dict[str, Any]:
     """What `pocketbert export --json` says, and the most memory (PSS) that it and its workers had at once."""
-    command = [*COMMAND, "export", str(checkpoint), "--out", str(bundle), "--force", "--json"]
+    command = [*COMMAND, "export", str(checkpoint), "--out", str(bundle), *options, "--force", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     peak = [0]
 
@@ -121,21 +128,47 @@ def tree_bytes(pid: int) -> int:
 
 def measure_orders(checkpoint: Path, bundle: Path, work: Path) -> dict[str, Any]:
     """The same engines in turns, in turns the other way round, and each alone: before whom one runs must not matter."""
-    manifest = read_manifest(bundle)
-    models = dict.fromkeys(engines.timed([artifact.format for artifact in manifest.artifacts]), "")
-    models["onnxruntime"] = str(baseline(checkpoint, work))
-    subjects = [Subject(name, ORDER_THREADS, str(bundle), model) for name, model in models.items()]
-    texts = {str(bundle): make_texts(bundle, manifest, ORDER_LENGTHS)}
-
-    def measure_in(order: Sequence[Subject]) -> dict[str, Any]:
-        print("measuring", " > ".join(subject.name for subject in order), flush=True)
-        return bench.measure(order, texts, ORDER_ROUNDS, starts=0).as_json()
-
+    subjects = [*list_subjects(bundle), onnxruntime(checkpoint, bundle, work)]
     return {
-        "forward": [measure_in(subjects)],
-        "backward": [measure_in(subjects[::-1])],
-        "alone": [measure_in([subject]) for subject in subjects],
+        "forward": [measure(subjects)],
+        "backward": [measure(subjects[::-1])],
+        "alone": [measure([subject]) for subject in subjects],
     }
+
+
+def measure_schemes(checkpoint: Path, bundle: Path, four_bits: Path, work: Path) -> dict[str, Any]:
+    """int8, 4 bits and onnxruntime's int8 in one run, with the size of each file."""
+    subjects = [*list_subjects(bundle), *list_subjects(four_bits), onnxruntime(checkpoint, bundle, work)]
+    files = {
+        f"{folder.name}/{name}": count_bytes(folder / name) for folder in (bundle, four_bits) for name in FILES.values()
+    }
+    return {**measure(subjects), "bytes": {**files, "onnxruntime": Path(subjects[-1].model).stat().st_size}}
+
+
+def list_subjects(bundle: Path) -> list[Subject]:
+    """Every engine that reads this bundle."""
+    found = engines.timed([artifact.format for artifact in read_manifest(bundle).artifacts])
+    return [Subject(name, THREADS, str(bundle)) for name in found]
+
+
+def onnxruntime(checkpoint: Path, bundle: Path, work: Path) -> Subject:
+    return Subject("onnxruntime", THREADS, str(bundle), str(baseline(checkpoint, work)))
+
+
+def measure(subjects: Sequence[Subject]) -> dict[str, Any]:
+    """Every sample of a run, in the order given."""
+    print("measuring", " > ".join(f"{Path(subject.bundle).name} {subject.name}" for subject in subjects), flush=True)
+    texts = {bundle: make_texts(Path(bundle), read_manifest(Path(bundle)), LENGTHS) for bundle in _bundles(subjects)}
+    return bench.measure(subjects, texts, ROUNDS, starts=0).as_json()
+
+
+def _bundles(subjects: Sequence[Subject]) -> list[str]:
+    return list(dict.fromkeys(subject.bundle for subject in subjects))
+
+
+def count_bytes(model: Path) -> int:
+    """Of a file, or of all files of a package."""
+    return sum(file.stat().st_size for file in [model, *model.rglob("*")] if file.is_file())
 
 
 def measure_real(shared: Path, work: Path) -> None:
@@ -146,20 +179,21 @@ def measure_real(shared: Path, work: Path) -> None:
     run("bench", bundle, *data, "--threads", 2, "--soak", SOAK, "--json", result("bench-real"))
 
 
-def time_arm(family: str, checkpoint: Path, bundle: Path, work: Path) -> None:
+def time_arm(family: str, checkpoint: Path, bundle: Path, four_bits: Path, work: Path) -> None:
     """CPU seconds by engine and length on emulated Arm kernels; nothing is recorded where they cannot be had."""
     import check
 
     if problem := check.build():
         print(f"not measured: arm-{family}: {problem}")
         return
-    models = {
-        "onnxruntime": baseline(checkpoint, work),
-        "tflite": bundle / "model.tflite",
-        "executorch": bundle / "model.pte",
+    models = {("onnxruntime", "onnxruntime"): baseline(checkpoint, work)}
+    for engine in ("tflite", "executorch"):
+        models[engine, engine] = bundle / FILES[engine]
+        models[engine, f"{engine}, 4 bits"] = four_bits / FILES[engine]
+    found = {
+        name: check.run("latency.py", engine, str(model), *ARM_LENGTHS) for (engine, name), model in models.items()
     }
-    found = {engine: check.run("latency.py", engine, str(models[engine]), *ARM_LENGTHS) for engine in ARM_ENGINES}
-    if failed := [f"{engine}: {one['error']}" for engine, one in found.items() if "error" in one]:
+    if failed := [f"{name}: {one['error']}" for name, one in found.items() if "error" in one]:
         print(f"not measured: arm-{family}: {failed[0]}")
     else:
         keep(f"arm-{family}", found)

@@ -20,12 +20,19 @@ HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "BENCHMARKS.md"
 FAMILIES = {"distilbert": "DistilBERT-base", "albert": "ALBERT-base"}
 SHOWN = (16, 32, 64, 128)  # tokens
+FILES = {"tflite": "model.tflite", "executorch": "model.pte"}
+FOUR_BITS = "four-bits"  # how results are named that are of 4 bits
 MS, MB = 1000, 1_000_000
 Row = Sequence[str]
 
 
 def read(name: str) -> Any:
     return json.loads((HERE / "results" / f"{name}.json").read_text())
+
+
+def _measured(kind: str) -> list[tuple[str, str]]:
+    """The families, and their names, of which this was measured."""
+    return [each for each in FAMILIES.items() if (HERE / "results" / f"{kind}-{each[0]}.json").exists()]
 
 
 def machine() -> list[Row]:
@@ -48,9 +55,9 @@ def latency(family: str) -> list[Row]:
 
 
 def order() -> list[Row]:
-    """Ratios to onnxruntime of the same run, or, alone, of its own."""
+    """Ratios to onnxruntime of the same run, or, alone, of its own; of the families that were measured."""
     rows: list[Row] = [["", "engine", "turns", *(f"{length} tokens" for length in SHOWN)]]
-    for family, name in FAMILIES.items():
+    for family, name in _measured("order"):
         runs = {kind: _results(found) for kind, found in read(f"order-{family}").items()}
         for engine in runs["forward"]:
             for kind, found in runs.items():
@@ -71,6 +78,21 @@ def _say_order(kind: str, found: dict[str, Any]) -> str:
 def _cell(one: Any, base: Any, length: int) -> str:
     own, other = (found["summary"]["latency"][str(length)]["model_p50"] for found in (one, base))
     return f"{own * MS:.2f} ms, {own / other:.2f}"
+
+
+def schemes() -> list[Row]:
+    """int8, 4 bits and onnxruntime's int8 in one run: ratios to the last."""
+    rows: list[Row] = [["", "engine", "weights", "file", *(f"{length} tokens" for length in SHOWN), "resident"]]
+    for family, name in _measured("schemes"):
+        found = read(f"schemes-{family}")
+        base = found["results"][-1]
+        for one in found["results"]:
+            engine, bundle = one["subject"]["engine"], one["subject"]["bundle"]
+            stored = found["bytes"].get(f"{bundle}/{FILES.get(engine)}", found["bytes"]["onnxruntime"])
+            bits = "int4" if FOUR_BITS in bundle else "int8"
+            cells = [_cell(one, base, length) for length in SHOWN]
+            rows.append([name, engine, bits, f"{stored / MB:.1f} MB", *cells, f"{one['resident_bytes'] / MB:.0f} MB"])
+    return rows
 
 
 def memory() -> list[Row]:
@@ -104,10 +126,12 @@ def real() -> list[Row]:
 def export() -> list[Row]:
     rows: list[Row] = [["", "all", *FORMATS, "peak memory"]]
     for family, name in FAMILIES.items():
-        found = read(f"export-{family}")
-        seconds = {artifact["format"]: artifact["seconds"] for artifact in found["artifacts"]}
-        parts = [f"{seconds[each]:.0f} s" for each in FORMATS]
-        rows.append([name, f"{found['seconds']:.0f} s", *parts, f"{found['peak_bytes'] / MB / 1000:.1f} GB"])
+        for scheme, bits in (("", "int8"), (f"-{FOUR_BITS}", "int4")):
+            found = read(f"export-{family}{scheme}")
+            seconds = {artifact["format"]: artifact["seconds"] for artifact in found["artifacts"]}
+            parts = [f"{seconds[each]:.0f} s" for each in FORMATS]
+            peak = f"{found['peak_bytes'] / MB / 1000:.1f} GB"
+            rows.append([f"{name}, {bits}", f"{found['seconds']:.0f} s", *parts, peak])
     return rows
 
 
@@ -159,6 +183,7 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "latency-distilbert": lambda: latency("distilbert"),
     "latency-albert": lambda: latency("albert"),
     "order": order,
+    "schemes": schemes,
     "memory": memory,
     "real": real,
     "export": export,
