@@ -313,13 +313,15 @@ def _one_thread() -> Iterator[None]:
 
 
 def _weight_bytes(name: str, oracles: Mapping[str, Encoder], options: ExportOptions) -> dict[str, int]:
-    """Bytes of the weights by part, as the format stores them; equal ones, the zero biases of a new model, once."""
+    """Bytes of the weights by part, as the format stores them; equal ones, as zero biases are, count once."""
     oracle = oracles[_stored_oracle(name, options)]
     bits, sixteen = weight_bits(oracle), _activations(name, options) == "fp16"
     stored, seen = {"embeddings": 0, "layers": 0, "head": 0}, set()
     for place, tensor in oracle.state_dict().items():
+        if place.endswith("zero_point"):  # always 0; no two formats store it alike
+            continue
         content = hashlib.sha256(tensor.contiguous().numpy()).digest()
-        if not place.endswith("zero_point") and content not in seen:  # always 0; no two formats store it alike
+        if content not in seen:
             seen.add(content)
             own = HALF_BITS if sixteen and tensor.is_floating_point() else BYTE_BITS * tensor.element_size()
             stored[place.partition(".")[0]] += tensor.numel() * bits.get(place, own)

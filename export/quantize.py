@@ -17,7 +17,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -280,21 +280,21 @@ def make_oracles(
 
 def unpack(oracle: Encoder) -> Encoder:
     """Returns the oracle ready for many texts: its weights become floats once, not for each text. The same answers."""
-    encoder = copy_modules(oracle)
-    for parent in list(encoder.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, DynamicLinear):
-                setattr(parent, name, UnpackedLinear(child))
-    return encoder
+    return _replace(oracle, (DynamicLinear,), UnpackedLinear)
 
 
 def dequantize(oracle: Encoder) -> Encoder:
     """Returns a float copy of `oracle` whose weights lie on the int8 grid: int8 weights, exact activations."""
+    return _replace(oracle, (DynamicLinear, QuantizedEmbedding), lambda part: part.dequantize())
+
+
+def _replace(oracle: Encoder, kinds: tuple[type, ...], make: Callable[[Any], nn.Module]) -> Encoder:
+    """A copy in which every module of these kinds is what `make` makes of it."""
     encoder = copy_modules(oracle)
     for parent in list(encoder.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, DynamicLinear | QuantizedEmbedding):
-                setattr(parent, name, child.dequantize())
+            if isinstance(child, kinds):
+                setattr(parent, name, make(child))
     return encoder
 
 

@@ -108,8 +108,8 @@ def search_scale(weight: Tensor, importance: Tensor, least: int = RANGE[FOUR_BIT
 
 
 def _cost(weight: Tensor, scale: Tensor, least: int) -> Tensor:
-    """The squared error of each weight, rounded to nearest; one large tensor, not one for each step."""
-    return (weight / scale).round_().clamp_(least, RANGE[FOUR_BITS][1]).mul_(scale).sub_(weight).square_()
+    """The squared error of each weight, rounded to nearest."""
+    return _nearest(weight / scale, least).mul_(scale).sub_(weight).square_()
 
 
 def _round_columns(weight: Tensor, moment: Tensor) -> Tensor:

@@ -300,17 +300,22 @@ def _machine() -> dict[str, Any]:
 
 def _instructions() -> str:
     """The best of what int8 kernels are chosen by; empty where the system does not say."""
-    try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return ""
+    words = set(_read_cpuinfo().split())
     return next((name for name in INSTRUCTIONS if name in words), "")
 
 
 def _processor() -> str:
     """The processor's name; platform.processor() is empty or just the family on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    found = _read_cpuinfo()
+    if not found:
         return platform.processor()
+    lines = found.splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _read_cpuinfo() -> str:
+    """What Linux says of its processors; empty elsewhere."""
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""

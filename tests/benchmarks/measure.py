@@ -26,20 +26,19 @@ from pocketbert.export.onnxruntime_baseline import export_onnxruntime
 from pocketbert.runtime import engines
 from pocketbert.runtime.bench import measure as bench
 from pocketbert.runtime.bench.measure import Subject, make_texts
-from pocketbert.runtime.manifest import read_manifest
+from pocketbert.runtime.manifest import FOUR_BIT_SCHEME, read_manifest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS = HERE / "results"
 COMMAND = [sys.executable, "-m", "pocketbert.runtime.cli"]
 FAMILIES = ("distilbert", "albert")
-FOUR_BITS = "dynamic_wi4_afp32"
 PARTS = ("export", "bench", "order", "schemes", "real", "overhead", "arm")
 REAL = "distilbert-l6-h384-sst2"  # of the shared models: a trained one, for real texts
 SOAK = 20_000
 LENGTHS, ROUNDS, THREADS = (16, 32, 64, 128), 6, 2
 ARM_LENGTHS = ("16", "32")
-FILES = {"tflite": "model.tflite", "executorch": "model.pte", "coreml": "model.mlpackage"}
+FILES = {"tflite": "model.tflite", "executorch": "model.pte"}
 LOOK_EVERY = 0.2  # seconds between two looks at an export's memory
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "arm")]
 
@@ -58,7 +57,7 @@ def main(
         if "export" in chosen or not bundle.exists():
             keep(f"export-{family}", export(checkpoint, bundle))
         if "export" in chosen or not four_bits.exists():
-            keep(f"export-{family}-four-bits", export(checkpoint, four_bits, "--scheme", FOUR_BITS))
+            keep(f"export-{family}-four-bits", export(checkpoint, four_bits, "--scheme", FOUR_BIT_SCHEME))
         if "bench" in chosen:
             run(
                 "bench",
@@ -140,7 +139,9 @@ def measure_schemes(checkpoint: Path, bundle: Path, four_bits: Path, work: Path)
     """int8, 4 bits and onnxruntime's int8 in one run, with the size of each file."""
     subjects = [*list_subjects(bundle), *list_subjects(four_bits), onnxruntime(checkpoint, bundle, work)]
     files = {
-        f"{folder.name}/{name}": count_bytes(folder / name) for folder in (bundle, four_bits) for name in FILES.values()
+        f"{folder.name}/{artifact.path}": artifact.bytes
+        for folder in (bundle, four_bits)
+        for artifact in read_manifest(folder).artifacts
     }
     return {**measure(subjects), "bytes": {**files, "onnxruntime": Path(subjects[-1].model).stat().st_size}}
 
@@ -166,11 +167,6 @@ def _bundles(subjects: Sequence[Subject]) -> list[str]:
     return list(dict.fromkeys(subject.bundle for subject in subjects))
 
 
-def count_bytes(model: Path) -> int:
-    """Of a file, or of all files of a package."""
-    return sum(file.stat().st_size for file in [model, *model.rglob("*")] if file.is_file())
-
-
 def measure_real(shared: Path, work: Path) -> None:
     """Real weights and texts: text to label as an app sees it, and memory over many texts."""
     checkpoint, bundle = shared / "models" / REAL, work / "real-bundle"
@@ -187,9 +183,9 @@ def time_arm(family: str, checkpoint: Path, bundle: Path, four_bits: Path, work:
         print(f"not measured: arm-{family}: {problem}")
         return
     models = {("onnxruntime", "onnxruntime"): baseline(checkpoint, work)}
-    for engine in ("tflite", "executorch"):
-        models[engine, engine] = bundle / FILES[engine]
-        models[engine, f"{engine}, 4 bits"] = four_bits / FILES[engine]
+    for engine, file in FILES.items():
+        models[engine, engine] = bundle / file
+        models[engine, f"{engine}, 4 bits"] = four_bits / file
     found = {
         name: check.run("latency.py", engine, str(model), *ARM_LENGTHS) for (engine, name), model in models.items()
     }
