@@ -5,6 +5,7 @@ onnxruntime.transformers, whose output its own quantizer refuses for these model
 
 The road is the documented one: torch.onnx export, `quant_pre_process`, `quantize_dynamic(per_channel=True)`. Without
 the second step all of ALBERT's layer but its first use stays in float: the quantizer does not see that they share it.
+It is for its time, not its answers: without VNNI its products overflow 16 bits, and `reduce_range` would be needed.
 https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
