@@ -32,18 +32,19 @@ ROUNDS, RUNS, THREADS = 8, 8, 2
 
 
 class Outside(nn.Module):
-    """The encoder's forward without its delegates: int32 (1, seq) -> float32 (1, embedding) and (seq,)."""
+    """The encoder's forward without its delegates: int32 (1, seq) -> float32 (embedding + seq,), the one output that an
+    engine of classifiers takes."""
 
     def __init__(self, oracle: Encoder) -> None:
         super().__init__()
         self.word, self.position = oracle.embeddings.word, oracle.embeddings.position
         self.pad_id = oracle.config.pad_id
 
-    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, input_ids: Tensor) -> Tensor:
         ids = input_ids[0]
         x = self.word(ids) + self.position[: ids.shape[0]]
         mask = (ids == self.pad_id).to(x.dtype) * MASKED_SCORE
-        return x[:1], mask
+        return torch.cat([x[0], mask])
 
 
 def main(source: str) -> None:
