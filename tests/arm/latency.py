@@ -35,7 +35,8 @@ def open_executorch(model: Path) -> Run:
 def open_engine(name: str, model: Path, **artifact: Any) -> Run:
     from pocketbert.runtime import engines
 
-    return engines.open_engine(name, model.parent, SimpleNamespace(path=model.name, **artifact), 1).run  # type: ignore[arg-type]
+    stored = SimpleNamespace(path=model.name, bytes=model.stat().st_size, **artifact)
+    return engines.open_engine(name, model.parent, stored, 1).run  # type: ignore[arg-type]
 
 
 def open_onnxruntime(model: Path) -> Run:

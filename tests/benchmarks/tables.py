@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from pocketbert.runtime.manifest import FORMATS
@@ -93,6 +94,25 @@ def schemes() -> list[Row]:
             cells = [_cell(one, base, length) for length in SHOWN]
             rows.append([name, engine, bits, f"{stored / MB:.1f} MB", *cells, f"{one['resident_bytes'] / MB:.0f} MB"])
     return rows
+
+
+def litert_versions() -> list[Row]:
+    """Both schemes by several versions of LiteRT: ratios to onnxruntime."""
+    found = read("litert-versions")
+    lengths = list(found["distilbert"]["onnxruntime, int8"][0])
+    rows: list[Row] = [["", "engine, weights", *(f"{length} tokens" for length in lengths)]]
+    for family, name in FAMILIES.items():
+        base = _medians(found[family]["onnxruntime, int8"])
+        for engine, rounds in found[family].items():
+            own = _medians(rounds)
+            cells = [f"{own[length] * MS:.2f} ms, {own[length] / base[length]:.2f}" for length in lengths]
+            rows.append([name, engine, *cells])
+    return rows
+
+
+def _medians(rounds: list[dict[str, list[float]]]) -> dict[str, float]:
+    """Of all rounds together, by length."""
+    return {length: median(sample for one in rounds for sample in one[length]) for length in rounds[0]}
 
 
 def memory() -> list[Row]:
@@ -184,6 +204,7 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "latency-albert": lambda: latency("albert"),
     "order": order,
     "schemes": schemes,
+    "litert-versions": litert_versions,
     "memory": memory,
     "real": real,
     "export": export,
