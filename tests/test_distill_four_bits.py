@@ -89,6 +89,27 @@ def test_the_tables_of_positions_stay_the_teachers(trained: Trained, teacher: Pa
     assert tables and all(torch.equal(before.tensors[name], after.tensors[name]) for name in tables)
 
 
+def test_no_weight_starts_near_the_edge_of_its_whole_number(teacher: Path) -> None:
+    """Noise would tip it at once, and undo what calibration made up for."""
+    _, encoder = load(teacher)
+    student = four_bits.make_student(encoder, [torch.tensor([2, 5, 6, 7, 8, 3], dtype=torch.int32)] * 20)
+    grids = [linear.parametrizations.weight for linear in student.modules() if hasattr(linear, "parametrizations")]
+    assert len(grids) == 6 * len(student.layers)
+    for grid in grids:
+        steps = grid.original / grid[0].scale
+        assert float((steps - steps.round()).abs().max()) < 0.21
+
+
+def test_weights_on_the_grid_learn_at_the_given_rate_and_all_others_more_slowly(teacher: Path) -> None:
+    _, encoder = load(teacher)
+    student = four_bits.make_student(encoder, [torch.tensor([2, 5, 6, 7, 8, 3], dtype=torch.int32)] * 20)
+    on_grid, others = four_bits._group(student, 0.01)
+    assert len(on_grid["params"]) == 6 * len(student.layers) and on_grid["rate"] == 0.01
+    assert {each.dim() for each in on_grid["params"]} == {2} and 0 < others["rate"] < on_grid["rate"]
+    learning = sum(each.requires_grad for each in student.parameters())
+    assert len(on_grid["params"]) + len(others["params"]) == learning
+
+
 def test_a_weight_moves_though_what_is_computed_is_a_whole_number() -> None:
     grid = four_bits.Grid(torch.tensor([0.5, 1.0]))
     weight = torch.tensor([[0.6, 9.0], [-20.0, 0.4]], requires_grad=True)
