@@ -52,6 +52,13 @@ def load(folder: Path) -> tuple[Checkpoint, Encoder]:
     return loaded, build_encoder(loaded.config, loaded.tensors)
 
 
+@pytest.fixture(scope="module")
+def student(teacher: Path) -> Encoder:
+    """As calibrated, not trained yet."""
+    _, encoder = load(teacher)
+    return four_bits.make_student(encoder, [torch.tensor([2, 5, 6, 7, 8, 3], dtype=torch.int32)] * 20)
+
+
 def test_training_comes_closer_to_the_teacher_than_calibration(trained: Trained) -> None:
     assert trained.after < 0.95 * trained.before
 
@@ -89,10 +96,8 @@ def test_the_tables_of_positions_stay_the_teachers(trained: Trained, teacher: Pa
     assert tables and all(torch.equal(before.tensors[name], after.tensors[name]) for name in tables)
 
 
-def test_no_weight_starts_near_the_edge_of_its_whole_number(teacher: Path) -> None:
+def test_no_weight_starts_near_the_edge_of_its_whole_number(student: Encoder) -> None:
     """Noise would tip it at once, and undo what calibration made up for."""
-    _, encoder = load(teacher)
-    student = four_bits.make_student(encoder, [torch.tensor([2, 5, 6, 7, 8, 3], dtype=torch.int32)] * 20)
     grids = [linear.parametrizations.weight for linear in student.modules() if hasattr(linear, "parametrizations")]
     assert len(grids) == 6 * len(student.layers)
     for grid in grids:
@@ -100,9 +105,7 @@ def test_no_weight_starts_near_the_edge_of_its_whole_number(teacher: Path) -> No
         assert float((steps - steps.round()).abs().max()) < 0.21
 
 
-def test_weights_on_the_grid_learn_at_the_given_rate_and_all_others_more_slowly(teacher: Path) -> None:
-    _, encoder = load(teacher)
-    student = four_bits.make_student(encoder, [torch.tensor([2, 5, 6, 7, 8, 3], dtype=torch.int32)] * 20)
+def test_weights_on_the_grid_learn_at_the_given_rate_and_all_others_more_slowly(student: Encoder) -> None:
     on_grid, others = four_bits._group(student, 0.01)
     assert len(on_grid["params"]) == 6 * len(student.layers) and on_grid["rate"] == 0.01
     assert {each.dim() for each in on_grid["params"]} == {2} and 0 < others["rate"] < on_grid["rate"]

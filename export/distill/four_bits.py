@@ -42,7 +42,7 @@ from pocketbert.runtime.progress import Progress
 # Of AdamW: a weight moves by about as much in a step, and a whole number is some 0.01 wide. With twice as much so many
 # flip at random that the distance to the teacher grows.
 LEARNING_RATE = 1e-4
-OTHERS = 0.3  # share of it by which biases and norms learn, as quickly as they do elsewhere
+OTHERS = 0.3  # share of it by which biases and norms learn: they have no whole number to cross to
 BATCH = 2048  # tokens of a step: fewer say too little of a weight whose whole number is about to change
 # Tokens of which each may look at each other: as much of attention's work is between texts, masked out. With 1,024
 # together a step took three times as long.
@@ -52,7 +52,7 @@ MOST_HELD_OUT = 512  # texts
 # How far from its whole number a weight starts at most, in steps. Calibration chose many that are not the nearest: were
 # they to start at the edge, noise would undo at once what they make up for.
 START = 0.2
-ON_GRID = "parametrizations.weight.original"  # how torch names the float behind a weight on a grid
+FLOATS = "parametrizations.weight.original"  # how torch names the float behind a weight on a grid
 STAGES = ("reading", "rounding", "training")
 INNER_SIZE = ("hidden_dim", "intermediate_size")  # DistilBERT's key, and the others'
 
@@ -197,11 +197,10 @@ def _train(
 
 def _group(student: Encoder, rate: float) -> list[dict[str, Any]]:
     """What learns, by how quickly: the weights on a grid, and all the others."""
-    learns = [(name.endswith(ON_GRID), each) for name, each in student.named_parameters() if each.requires_grad]
-    return [
-        {"params": [each for on_grid, each in learns if on_grid == kind], "rate": rate * share}
-        for kind, share in ((True, 1.0), (False, OTHERS))
-    ]
+    learning = {name: each for name, each in student.named_parameters() if each.requires_grad}
+    on_grid = [each for name, each in learning.items() if name.endswith(FLOATS)]
+    others = [each for name, each in learning.items() if not name.endswith(FLOATS)]
+    return [{"params": on_grid, "rate": rate}, {"params": others, "rate": rate * OTHERS}]
 
 
 def _judge(student: Encoder, teacher: Encoder, batches: Sequence[Sequence[Pack]]) -> float:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from measure import FAMILIES, keep
 
 HERE = Path(__file__).resolve().parent
 VERSIONS = ("1.4.0", "2.1.0", "2.3.0")
 LENGTHS = (16, 24, 32, 48, 64, 128)
 ROUNDS = 3
-FAMILIES = ("distilbert", "albert")
 BUNDLES = {"int8": "{}-bundle", "int4": "{}-four-bits-bundle"}
 
 
@@ -40,7 +40,7 @@ def main(work: Annotated[Path, typer.Option(help="Folder of measure.py.")]) -> N
             for name, (python, model) in models.items():
                 print(family, name, flush=True)
                 samples.setdefault(family, {}).setdefault(name, []).append(run(python, model))
-    (HERE / "results" / "litert-versions.json").write_text(json.dumps(samples, indent=1) + "\n")
+    keep("litert-versions", samples)
 
 
 def install(folder: Path, version: str) -> Path:

@@ -77,7 +77,11 @@ def _say_order(kind: str, found: dict[str, Any]) -> str:
 
 
 def _cell(one: Any, base: Any, length: int) -> str:
-    own, other = (found["summary"]["latency"][str(length)]["model_p50"] for found in (one, base))
+    return _say(*(found["summary"]["latency"][str(length)]["model_p50"] for found in (one, base)))
+
+
+def _say(own: float, other: float) -> str:
+    """Seconds, and their ratio to others."""
     return f"{own * MS:.2f} ms, {own / other:.2f}"
 
 
@@ -105,8 +109,7 @@ def litert_versions() -> list[Row]:
         base = _medians(found[family]["onnxruntime, int8"])
         for engine, rounds in found[family].items():
             own = _medians(rounds)
-            cells = [f"{own[length] * MS:.2f} ms, {own[length] / base[length]:.2f}" for length in lengths]
-            rows.append([name, engine, *cells])
+            rows.append([name, engine, *(_say(own[length], base[length]) for length in lengths)])
     return rows
 
 
